@@ -1,0 +1,43 @@
+"""`python -m cvlab doctor` and `python -m cvlab run CHAPTER`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cvlab import run
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m cvlab", description="Run the book's chapters, and see what runs here.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("doctor", help="say what is here to build and run the book with")
+    one = commands.add_parser("run", help="execute one chapter headless")
+    one.add_argument("chapter", nargs="?", default="", help="its name, such as week1/transfer_learning")
+    one.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
+    one.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="override a parameter"
+    )
+    one.add_argument("-o", "--output", type=Path, help="where to put the notebook (default: runs/CHAPTER-PROFILE.ipynb)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "doctor":
+            return 0 if run.doctor() else 1
+        name = run.find_chapter(options.chapter)
+        parameters = run.settings(name, options.profile, options.parameter)
+        output = options.output or run.book_root() / "runs" / f"{name}-{options.profile}.ipynb"
+        seconds = run.execute(name, output, parameters, progress=sys.stderr.isatty())
+        print(f"{name} ({options.profile}): {seconds:.0f} s, written to {output}")
+    except run.CommandError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except run.ChapterFailed as error:
+        print("\n".join(["run: " + str(error), *error.traceback.splitlines()[-12:]]), file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""The one door to TensorFlow, JAX or PyTorch: seeds, gradients, compilation, devices.
+
+Every other module speaks Keras 3 and NumPy. Which backend answers is Keras' own choice: the environment
+variable `KERAS_BACKEND` (`tensorflow`, `jax` or `torch`), read when Keras is first imported.
+"""
+
+import os
+
+
+def name():
+    """Name the active backend: `"tensorflow"`, `"jax"` or `"torch"`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    return keras.backend.backend()
+
+
+def _module():
+    active = name()
+    if active == "tensorflow":
+        import tensorflow as module
+    elif active == "jax":
+        import jax as module
+    elif active == "torch":
+        import torch as module
+    else:
+        raise RuntimeError(f"backend: Keras runs on {active!r}; set KERAS_BACKEND to tensorflow, jax or torch")
+    return module
+
+
+def set_seed(seed):
+    """Seed Python, NumPy, Keras and the backend, so that a run can be repeated.
+
+    Args:
+        seed: int, 0 ≤ seed < 2³².
+
+    Raises:
+        ValueError: for a seed outside that range.
+    """
+    if not 0 <= int(seed) < 2**32:
+        raise ValueError(f"set_seed: seed is {seed!r}, expected an integer from 0 to 2**32 - 1")
+    _module()
+    import keras
+
+    keras.utils.set_random_seed(int(seed))
+
+
+def value_and_grad(fn):
+    """Turn `fn(x, *rest) → scalar` into a function that returns the scalar and its gradient by `x`.
+
+    Args:
+        fn: a function of tensors, written with `keras.ops`; its value must be a scalar.
+
+    Returns:
+        A function of the same arguments that gives `(value, gradient)`, both backend tensors; the gradient has the
+        shape and dtype of `x`. Entries that `fn` does not depend on have gradient 0.
+    """
+    module, active = _module(), name()
+    if active == "tensorflow":
+
+        def wrapped(x, *rest):
+            x = module.convert_to_tensor(x)
+            with module.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                value = fn(x, *rest)
+            return value, tape.gradient(value, x, unconnected_gradients="zero")
+
+        return wrapped
+    if active == "jax":
+
+        def wrapped(x, *rest):
+            return module.value_and_grad(fn)(module.numpy.asarray(x), *rest)
+
+        return wrapped
+
+    def wrapped(x, *rest):
+        import keras
+
+        x = keras.ops.convert_to_tensor(x).detach().clone().requires_grad_(True)
+        value = fn(x, *rest)
+        if not value.requires_grad:
+            return value, module.zeros_like(x)
+        (gradient,) = module.autograd.grad(value, x, allow_unused=True)
+        return value.detach(), module.zeros_like(x) if gradient is None else gradient
+
+    return wrapped
+
+
+def jit(fn, xla=False):
+    """Compile `fn` for repeated calls with tensors of the same shapes.
+
+    On TensorFlow this is a graph (`tf.function`), and XLA only where `xla=True`: on a CPU, XLA makes element-wise
+    formulas several times faster and the gradients of depthwise convolutions several times slower. JAX always
+    compiles with XLA. PyTorch runs eagerly, with gradients off when none is asked for.
+    """
+    module, active = _module(), name()
+    if active == "tensorflow":
+        return module.function(fn, jit_compile=xla, reduce_retracing=True)
+    if active == "jax":
+        return module.jit(fn)
+    return fn
+
+
+def device():
+    """Describe where tensors live, e.g. `"GPU: NVIDIA A100"` or `"CPU"`."""
+    module, active = _module(), name()
+    if active == "tensorflow":
+        gpus = module.config.list_physical_devices("GPU")
+        names = [module.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    elif active == "jax":
+        names = [d.device_kind for d in module.devices() if d.platform != "cpu"]
+    else:
+        names = [module.cuda.get_device_name(i) for i in range(module.cuda.device_count())]
+    return "GPU: " + ", ".join(names) if names else "CPU"
+
+
+def versions():
+    """Give the versions of Keras and of the active backend as a dict of strings."""
+    module = _module()
+    import keras
+
+    return {"keras": keras.__version__, name(): module.__version__}

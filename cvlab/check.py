@@ -1,0 +1,63 @@
+"""Claims of the text, asserted where they stand and printed the same on every machine; and answers to exercises."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+
+def check(name, value, at_least=None, at_most=None, *, equals=None, digits=None):
+    """Assert a claim of the text and print it with its bound: the line is the same wherever the claim holds.
+
+    Args: name: the claim, "accuracy of the frozen model". value: a number; for `equals` also an array or text; without
+        any bound, True or False. NaN never passes. at_least, at_most: bounds, allowed themselves. equals: what it must
+        be, floats to so many `digits` (6); without `equals`, `digits` prints the value, where no processor changes it.
+    Raises: AssertionError that names claim, value and bound; with CVLAB_CHECKS=report in the environment, for runs with
+        other parameters than the book's, it is printed instead.
+    """
+    good, line, found, expected = judge(name, value, at_least, at_most, equals, digits)
+    if not good and os.environ.get("CVLAB_CHECKS") != "report":
+        raise AssertionError(f"{name}: {found}, expected {expected}")
+    print(f"✓ {line}" if good else f"✗ {name}: {found}, expected {expected}")
+
+
+def exercise(name, answer, at_least=None, at_most=None, *, equals=None, digits=None, hint=""):
+    """Say whether an exercise's answer is right; a wrong one gets the hint, never a traceback, and not the solution.
+
+    Args: answer: what `check` takes, or a function without arguments that gives it: then its errors are told in words.
+    """
+    try:
+        value = answer() if callable(answer) else answer
+        if value is None or value is Ellipsis:
+            line = f"○ {name}: no answer yet. Write it above, run that cell, then this one."
+        else:
+            good, claim, found, _ = judge(name, value, at_least, at_most, equals, digits)
+            line = f"✓ {claim}. That is right." if good else f"✗ {name}: {found}, and that is not right yet. {hint}"
+    except Exception as error:  # the reader's code may raise anything
+        line = f"✗ {name}: {type(error).__name__}: {str(error).rstrip('.')}. {hint}"
+    print(line.rstrip())
+
+
+def judge(name, value, at_least=None, at_most=None, equals=None, digits=None):
+    """Compare a value with what is asked of it → (does it hold?, the claim, what was found, what was expected)."""
+    if equals is None and at_least is None and at_most is None and digits is None:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"check: {name!r} is {value!r}, not True or False: give at_least, at_most or equals")
+        return bool(value), name, str(value), "True"
+    given, wanted = np.asarray(value), np.asarray(0.0 if equals is None else equals)
+    kinds = [f"{'numbers' if a.dtype.kind in 'biuf' else 'text'} of shape {a.shape}" for a in (given, wanted)]
+    if kinds[0] != kinds[1]:
+        return False, name, *(k.replace("numbers of shape ()", "one number").replace(" of shape ()", "") for k in kinds)
+    if equals is None:
+        bounds = " and ".join(f"{sign} {b}" for sign, b in (("≥", at_least), ("≤", at_most)) if b is not None)
+        good = not np.isnan(given) and (at_least is None or given >= at_least) and (at_most is None or given <= at_most)
+        shown = name if digits is None else f"{name} = {given:.{digits}f}"
+        return bool(good), f"{shown} {bounds}".strip(), str(given[()]), bounds or "a number"
+    floats, digits = "f" in given.dtype.kind + wanted.dtype.kind, 6 if digits is None else digits
+    same = abs(given - wanted) <= 0.5 * 10.0**-digits if floats else given == wanted
+    if wanted.ndim:
+        agree = f"all {wanted.size:,} values agree" + f" to {digits} digits" * floats
+        return bool(same.all()), f"{name}: {agree}", f"{np.sum(~same):,} of {wanted.size:,} values differ", agree
+    line = f"{name} = {wanted:.{digits}f}" if floats else f"{name} = {wanted}"
+    return bool(same), line, str(given), str(wanted) + f" to {digits} digits" * floats

@@ -1,0 +1,293 @@
+"""Classifiers: backbones with their preprocessing inside, and three ways to transfer them.
+
+Every model takes pixels from 0 to 255, `(N, H, W, 3)`, uint8 or float32, of any size that its strides allow.
+"""
+
+import time
+
+import numpy as np
+
+from cvlab import data
+
+LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1, without squeeze-and-excitation
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+
+
+def resnet20(weights="cifar10", include_top=True, num_classes=10, classifier_activation="softmax"):
+    """Build the ResNet-20 that its authors designed for 32×32 pictures.
+
+    Three stages of three residual blocks with 16, 32 and 64 filters; 0.27 million parameters. Projections (1×1
+    convolutions) carry the shortcut where the shape changes.
+
+    Args:
+        weights: "cifar10" (trained by us), None (random), or the path of a `.weights.h5` file.
+        include_top: with pooling and dense layer, `(N, num_classes)`; without, feature maps `(N, H/4, W/4, 64)`.
+        num_classes: int; with weights="cifar10" and the top it must be 10.
+        classifier_activation: "softmax" for probabilities, None for logits.
+
+    Returns:
+        keras.Model from pixels 0–255 `(N, H, W, 3)`.
+
+    Source: He et al., Deep residual learning for image recognition, CVPR 2016, section 4.2.
+    """
+    import keras
+    from keras import layers
+
+    def conv_bn(x, filters, kernel, stride, name, relu=True):
+        x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv",
+                          kernel_initializer="he_normal")(x)  # fmt: skip
+        x = layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+        return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = layers.Normalization(mean=CIFAR_MEAN, variance=np.square(CIFAR_STD), name="normalize")(pixels)
+    x = conv_bn(x, 16, 3, 1, "stem")
+    for stage, filters in enumerate((16, 32, 64), 1):
+        for block in range(1, 4):
+            stride = 2 if stage > 1 and block == 1 else 1
+            name = f"stage{stage}_block{block}"
+            shortcut = conv_bn(x, filters, 1, stride, f"{name}_shortcut", relu=False) if stride == 2 else x
+            x = conv_bn(x, filters, 3, stride, f"{name}_a")
+            x = conv_bn(x, filters, 3, 1, f"{name}_b", relu=False)
+            x = layers.Add(name=f"{name}_add")([shortcut, x])
+            x = layers.ReLU(name=f"{name}_out")(x)
+    return _finish("resnet20", "cifar10", 10, pixels, x, weights, include_top, num_classes, classifier_activation)
+
+
+def efficientnet_lite0(weights="imagenet", include_top=True, num_classes=1000, classifier_activation="softmax"):
+    """Build EfficientNet-Lite0, an ImageNet network small enough for a CPU.
+
+    Inverted residual blocks with ReLU6 and without squeeze-and-excitation; 4.7 million parameters; made for 224×224
+    pictures (short side 256, centre crop 224), and usable from 32×32 on.
+
+    Args:
+        weights: "imagenet" (see data/weights), None (random), or the path of a `.weights.h5` file.
+        include_top: with pooling and dense layer, `(N, num_classes)`; without, feature maps `(N, H/32, W/32, 1280)`.
+        num_classes: int; with weights="imagenet" and the top it must be 1000.
+        classifier_activation: "softmax" for probabilities, None for logits.
+
+    Returns:
+        keras.Model from pixels 0–255 `(N, H, W, 3)`.
+
+    Source: Tan and Le, EfficientNet: rethinking model scaling for convolutional neural networks, ICML 2019; the Lite
+    variants: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
+    """
+    import keras
+    from keras import layers
+
+    def bn(x, name, relu=True):
+        x = layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=f"{name}_bn")(x)
+        return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+    def conv(x, filters, kernel, stride, name):
+        return layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv",
+                             kernel_initializer="he_normal")(x)  # fmt: skip
+
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = layers.Rescaling(1 / 128, offset=-127 / 128, name="normalize")(pixels)
+    x = bn(conv(x, 32, 3, 2, "stem"), "stem")
+    for stage, (repeats, kernel, stride, expansion, filters) in enumerate(LITE0_STAGES, 1):
+        for block in range(1, repeats + 1):
+            name, shortcut = f"stage{stage}_block{block}", x
+            if expansion > 1:
+                x = bn(conv(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand"), f"{name}_expand")
+            x = layers.DepthwiseConv2D(kernel, stride if block == 1 else 1, "same", use_bias=False,
+                                       name=f"{name}_depthwise_conv")(x)  # fmt: skip
+            x = bn(x, f"{name}_depthwise")
+            x = bn(conv(x, filters, 1, 1, f"{name}_project"), f"{name}_project", relu=False)
+            if block > 1:
+                x = layers.Add(name=f"{name}_add")([shortcut, x])
+    x = bn(conv(x, 1280, 1, 1, "head"), "head")
+    return _finish("efficientnet_lite0", "imagenet", 1000, pixels, x, weights, include_top, num_classes,
+                   classifier_activation)  # fmt: skip
+
+
+def _finish(name, trained_on, trained_classes, pixels, features, weights, include_top, num_classes, activation):
+    """Put the top on, load the weights, and take the top off again where none is wanted."""
+    import keras
+    from keras import layers
+
+    if weights == trained_on and include_top and num_classes != trained_classes:
+        raise ValueError(
+            f"{name}: num_classes={num_classes} with the {trained_on} weights, whose top has {trained_classes}; "
+            "take include_top=False and a top of your own (see transfer), or weights=None"
+        )
+    if not (weights is None or weights == trained_on or str(weights).endswith(".weights.h5")):
+        raise ValueError(f"{name}: weights={weights!r}, expected {trained_on!r}, None or a path that ends in .weights.h5")
+    x = layers.GlobalAveragePooling2D(name="pool")(features)
+    x = layers.Dense(num_classes if weights != trained_on else trained_classes, name="classes")(x)
+    x = layers.Activation(activation, dtype="float32", name="probabilities")(x) if activation else x
+    model = keras.Model(pixels, x, name=name)
+    if weights is not None:
+        model.load_weights(data.weights(f"{name}_{weights}") if weights == trained_on else weights)
+    return model if include_top else keras.Model(pixels, features, name=name)
+
+
+def resnet50(weights="imagenet", include_top=True, num_classes=1000, classifier_activation="softmax"):
+    """Build Keras' own ResNet-50 with its preprocessing inside; its ImageNet weights (98 MB) are downloaded once.
+
+    Args and Returns are those of `efficientnet_lite0`; feature maps are `(N, H/32, W/32, 2048)`, and with its top the
+    model takes 224×224 pictures.
+
+    Raises:
+        DataUnavailable: where the weights are not in Keras' cache and can't be downloaded.
+
+    Source: He et al., Deep residual learning for image recognition, CVPR 2016.
+    """
+    import keras
+
+    side = 224 if include_top else None
+    pixels = keras.Input((side, side, 3), name="pixels")
+    bgr = keras.ops.flip(keras.ops.cast(pixels, "float32"), axis=-1)
+    try:
+        body = keras.applications.ResNet50(include_top, weights, input_shape=(side, side, 3), classes=num_classes,
+                                           classifier_activation=classifier_activation)  # fmt: skip
+    except Exception as error:
+        if weights != "imagenet" or "URL fetch" not in str(error):
+            raise
+        raise data.DataUnavailable(
+            "resnet50: its ImageNet weights are not on this machine and can't be downloaded. Three ways on: connect to "
+            "the network; copy the file of https://keras.io/api/applications/resnet/ to ~/.keras/models; or take "
+            "efficientnet_lite0, whose weights are embedded"
+        ) from error
+    return keras.Model(pixels, body(bgr - np.float32([103.939, 116.779, 123.68])), name="resnet50_pixels")
+
+
+def transfer(backbone, num_classes, mode="frozen", input_size=None):
+    """Put a new classifier on a backbone.
+
+    The backbone is copied, so that what is trained here changes no other model. In "frozen" and "fine_tune" batch
+    normalization stays as the pretraining left it; a few small batches would spoil its statistics.
+
+    Args:
+        backbone: keras.Model without top, from pixels to feature maps (N, h, w, C).
+        num_classes: int.
+        mode: "frozen", only the new classifier learns; "fine_tune", everything learns, from the backbone's weights;
+            "scratch", everything learns, from random weights.
+        input_size: side in pixels that pictures are resized to inside the model (bilinear); None leaves them.
+
+    Returns:
+        keras.Model from pixels 0–255 (N, H, W, 3) to probabilities (N, num_classes).
+
+    Raises:
+        ValueError: for another mode, or a backbone whose output is not a feature map.
+    """
+    import keras
+    from keras import layers
+
+    if mode not in ("frozen", "fine_tune", "scratch"):
+        raise ValueError(f"transfer: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
+    if len(backbone.output.shape) != 4:
+        raise ValueError(f"transfer: {backbone.name} gives {backbone.output.shape}, expected feature maps (N, h, w, C); "
+                         "build it with include_top=False")  # fmt: skip
+    body = keras.models.clone_model(backbone)
+    if mode != "scratch":
+        body.set_weights(backbone.get_weights())
+    body.trainable = mode != "frozen"
+    for layer in _layers(body) if mode == "fine_tune" else ():
+        # Not `body(x, training=False)`: Keras 3 overrules it when the model around it is called with training=True.
+        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = layers.Resizing(input_size, input_size, name="resize")(pixels) if input_size else pixels
+    x = layers.GlobalAveragePooling2D(name="pool")(body(x))
+    x = layers.Dense(num_classes, activation="softmax", dtype="float32", name="classes")(x)
+    return keras.Model(pixels, x, name=f"{backbone.name}_{mode}")
+
+
+def _layers(model):
+    for layer in model.layers:
+        yield layer
+        yield from _layers(layer) if hasattr(layer, "layers") else ()
+
+
+def features(model, images, batch_size=64, progress=False):
+    """Run pictures through a model, batch by batch; with a frozen backbone, once is enough.
+
+    Args:
+        model: keras.Model from pictures to a tensor or a list of tensors.
+        images: (N, H, W, 3) uint8 or float32, 0–255.
+        batch_size: pictures at a time.
+        progress: show a progress bar.
+
+    Returns:
+        (N, ...) float32, or a list of such arrays.
+    """
+    import keras
+
+    images = data.as_images(images, "features")
+    batches = []
+    for start in _bar(range(0, len(images), batch_size), progress, f"features of {model.name}"):
+        batch = images[start : start + batch_size]
+        missing = batch_size - len(batch) if start else 0  # the last batch is filled up, so that one graph serves all
+        outputs = model.predict_on_batch(np.pad(batch, [(0, missing)] + [(0, 0)] * 3))
+        batches.append([output[: len(batch)] for output in keras.tree.flatten(outputs)])
+    joined = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    return joined if isinstance(model.output, (list, tuple)) else joined[0]
+
+
+def train(model, images, labels, steps=200, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
+    """Train a classifier with Adam and a learning rate that falls to zero along a cosine.
+
+    Where everything but the last layer is frozen, each picture's features are computed once and kept, and the steps
+    cost next to nothing.
+
+    Args:
+        model: keras.Model from `transfer`, or any model whose last layer gives probabilities.
+        images: (N, H, W, 3) uint8 or float32, 0–255.
+        labels: (N,) integers from 0.
+        steps: batches to learn from; the pictures come in a new random order each time all were seen.
+        learning_rate: of the first step.
+        augment: function of (images, numpy.random.Generator) that changes a batch; not with a frozen body.
+        seed: of the order (the model's random weights come from `backend.set_seed` before it is built).
+
+    Returns:
+        dict: "loss", a list of the loss of each step, and "seconds".
+
+    Raises:
+        ValueError: for labels that don't fit the pictures or the model.
+    """
+    import keras
+
+    began = time.perf_counter()
+    images, labels = data.as_images(images, "train"), np.asarray(labels)
+    classes = model.output.shape[-1]
+    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
+                         f"({len(images)},) and 0…{classes - 1}")  # fmt: skip
+    learner, inputs = model, images
+    if not any(layer.trainable_weights for layer in model.layers[:-1]):
+        if augment is not None:
+            raise ValueError("train: augment needs a body that learns; a frozen one sees each picture once")
+        inputs = features(keras.Model(model.input, model.layers[-1].input), images, progress=progress)
+        learner = keras.Sequential([keras.Input(inputs.shape[1:]), model.layers[-1]])
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    learner.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, len(images)), [], []
+    for _ in _bar(range(steps), progress, f"training {model.name}"):
+        rows = generator.permutation(len(images)) if len(rows) < batch_size else rows
+        chosen, rows = rows[:batch_size], rows[batch_size:]
+        batch = augment(inputs[chosen], generator) if augment else inputs[chosen]
+        losses.append(learner.train_on_batch(batch, labels[chosen], return_dict=True)["loss"])
+        learner.reset_metrics()
+    return {"loss": [float(loss) for loss in losses], "seconds": time.perf_counter() - began}
+
+
+def accuracy(model, images, labels):
+    """Give the share of pictures whose most probable class is their label, 0–1."""
+    return float(np.mean(features(model, images).argmax(-1) == np.asarray(labels)))
+
+
+def _bar(steps, progress, what):
+    if not progress:
+        return steps
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, desc=what, leave=False)

@@ -1,0 +1,126 @@
+"""Pictures and texts as a page holds them: nothing to fetch, small, and safe to put between tags."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+import sys
+import zlib
+from urllib.parse import quote
+
+import numpy as np
+
+DPI = 150  # pixels of a drawn inch, which takes 100 CSS pixels in the page
+
+
+class Shown:
+    """What a notebook shows: HTML for a page, and plain text for all else."""
+
+    def __init__(self, page, plain):
+        self.html, self.plain = page, plain
+
+    def __repr__(self):
+        return self.plain
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/html": self.html, "text/plain": self.plain}
+
+
+def prose(text):
+    """Escape a text for HTML; what stands between backticks becomes code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
+
+
+def require(**texts):
+    """Raise ValueError where a text that every figure needs is missing."""
+    for key, text in texts.items():
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{key} is {text!r}, expected a sentence: no figure goes without")
+
+
+def identifier(prefix, name, *contents):
+    """Make an element's id from its name or else from its contents: the same in every run."""
+    own = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else ""
+    return f"{prefix}-{own or hashlib.sha256(repr(contents).encode()).hexdigest()[:8]}"
+
+
+def is_drawing(picture):
+    """Tell a matplotlib figure from an array, without importing matplotlib."""
+    return hasattr(picture, "savefig")
+
+
+def pixels(picture):
+    """Turn a matplotlib figure, or an array as in `show.images`, into (H, W, 3 or 4) uint8.
+
+    Raises: ValueError for another shape, dtype or range: what the values mean is not guessed.
+    """
+    from PIL import Image
+
+    if is_drawing(picture):
+        drawn = Image.open(io.BytesIO(_save(picture, format="png", dpi=DPI))).convert("RGB")
+        few = drawn if any(ax.images for ax in picture.axes) else drawn.quantize(64)  # a third of the size, and sharp
+        return np.asarray(few.convert("RGB"))
+    array = np.asarray(picture)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
+        raise ValueError(f"picture has shape {np.shape(picture)}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    if array.dtype == bool:
+        array = array * np.uint8(255)
+    elif array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        top = 1 if high <= 1.05 else 255  # interpolation overshoots a little
+        if not (-0.05 * top <= low and high <= 1.05 * top) or 1.05 < high < 16:
+            raise ValueError(f"picture has values from {low:.4g} to {high:.4g}, expected 0 to 1 or 0 to 255")
+        array = np.clip(array * (255 / top) + 0.5, 0, 255).astype("uint8")
+    elif array.dtype != np.uint8:
+        raise ValueError(
+            f"picture has dtype {array.dtype}, expected uint8, bool or float; convert with .astype('uint8')"
+        )
+    return array.repeat(3, 2) if array.shape[2] == 1 else array
+
+
+def webp(array, lossless=None):
+    """Encode (H, W, 3 or 4) uint8 as WebP; by default exactly where that is cheap: line art, small pictures."""
+    from PIL import Image
+
+    def encode(**options):
+        file = io.BytesIO()
+        Image.fromarray(array).save(file, "WEBP", **options)
+        return file.getvalue()
+
+    exact = None if lossless is False else encode(lossless=True, method=4, exact=True)
+    if lossless:
+        return exact
+    lossy = encode(quality=80, method=4)
+    return exact if exact and len(exact) <= max(1.3 * len(lossy), 4096) else lossy
+
+
+def img(picture, alt, lossless=None, fill=False, vector=True):
+    """Make the `<img>` of a picture, small arrays enlarged by squares.
+
+    Args: fill: take all the width there is. vector: drawings become SVG where that is smaller.
+    """
+    array = pixels(picture)
+    height, width = array.shape[:2]
+    data, scale = webp(array, lossless), max(1, round(360 / width))
+    source = "data:image/webp;base64," + base64.b64encode(data).decode()
+    if is_drawing(picture):
+        scale = 100 / DPI
+        drawn = _save(picture, format="svg", metadata={"Date": None}).decode() if vector else ""
+        if vector and len(zlib.compress(drawn.encode())) < len(data):
+            drawn = re.sub(r"\s+", " ", drawn[drawn.index("<svg") :]).replace('"', "'")
+            source = "data:image/svg+xml," + quote(drawn, safe=" !$&'()*+,-./:;=?@_~|[]")
+    style = ("width:100%;" if fill else "max-width:100%;") + "height:auto" + ";image-rendering:pixelated" * (scale > 1)
+    size = f'width="{width * scale:.0f}" height="{height * scale:.0f}" style="{style}"'
+    return f'<img class="dark-light" alt="{html.escape(alt)}" {size} src="{source}">'
+
+
+def _save(drawing, **options):
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(drawing)  # or the notebook shows it a second time, without a caption
+    file = io.BytesIO()
+    drawing.savefig(file, **options)
+    return file.getvalue()

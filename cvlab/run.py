@@ -1,0 +1,265 @@
+"""Execute chapters headless, and say what runs on this machine: behind `python -m cvlab run` and `doctor`.
+
+A chapter is a notebook of chapters/ with a cell tagged `parameters`. Its values come, each overriding the one before,
+from that cell, from the profile (chapters/profiles/<profile>.yml) and from the command line.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import sys
+import time
+from pathlib import Path
+
+# What every kernel of the book runs under: the interpreter that started it, repeatable, without backend chatter.
+KERNEL_ENVIRONMENT = {
+    "JUPYTER_PATH": "",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+class CommandError(Exception):
+    """What the user asked for can't be had; the message says in one line what can."""
+
+
+class ChapterFailed(Exception):
+    """A cell raised: `str()` is one line, `traceback` the end of what the kernel said."""
+
+    def __init__(self, message, traceback=""):
+        super().__init__(message)
+        self.traceback = traceback
+
+
+def book_root():
+    """Find the folder that holds chapters/: beside this package, else the current folder or one above it."""
+    here = Path.cwd()
+    for folder in (Path(__file__).resolve().parents[1], here, *here.parents):
+        if (folder / "chapters" / "profiles").is_dir():
+            return folder
+    raise CommandError("run: there is no chapters/ beside cvlab or above this folder; start it within a clone of the book")
+
+
+def chapters():
+    """List the chapters by name, e.g. `["week1/transfer_learning"]`."""
+    folder = book_root() / "chapters"
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix()
+        for path in folder.rglob("*.ipynb")
+        if ".ipynb_checkpoints" not in path.parts and not path.name.endswith(".failed.ipynb")
+    )
+
+
+def find_chapter(name):
+    """Resolve `week1/transfer_learning`, `transfer_learning` or a path of the notebook to a chapter's name.
+
+    Raises:
+        CommandError: names the chapters there are.
+    """
+    known = chapters()
+    wanted = re.sub(r"^(\./)?chapters/|\.ipynb$", "", str(name))
+    matches = [c for c in known if wanted in (c, c.rpartition("/")[2])]
+    if len(matches) != 1:
+        raise CommandError(f"run: no chapter {str(name)!r}; the chapters are {', '.join(known)}")
+    return matches[0]
+
+
+def read_notebook(name):
+    import nbformat
+
+    return nbformat.read(book_root() / "chapters" / f"{name}.ipynb", as_version=4)
+
+
+def default_parameters(notebook):
+    """Give the literal values that the cell tagged `parameters` assigns: a dict of name → value."""
+    values = {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            for statement in ast.parse(cell.source).body:
+                targets = getattr(statement, "targets", None) or [getattr(statement, "target", None)]
+                for target in targets:
+                    if isinstance(target, ast.Name):
+                        values[target.id] = ast.literal_eval(statement.value)
+    return values
+
+
+def profile_parameters(name, profile):
+    """Give what chapters/profiles/<profile>.yml sets for the chapter: a dict, empty where it sets nothing.
+
+    Raises:
+        CommandError: names the profiles there are.
+    """
+    import yaml
+
+    files = {path.stem: path for path in sorted((book_root() / "chapters" / "profiles").glob("*.yml"))}
+    if profile not in files:
+        raise CommandError(f"run: no profile {profile!r}; the profiles are {', '.join(files)}")
+    return (yaml.safe_load(files[profile].read_text(encoding="utf-8")) or {}).get(name) or {}
+
+
+def convert(parameter, value, default):
+    """Give `value` the type of `default`; a string is read as a Python literal unless `default` is a string.
+
+    Raises:
+        CommandError: where that can't be done without loss.
+    """
+    kind, given = type(default), value
+    if isinstance(value, str) and kind is not str:
+        text = value.capitalize() if value.lower() in ("true", "false", "none") else value
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = value if default is None else None
+    if kind is float and type(value) is int:
+        value = float(value)
+    if kind in (list, tuple) and type(value) in (list, tuple):
+        value = kind(value)
+    if default is not None and type(value) is not kind:
+        raise CommandError(f"run: parameter {parameter} is {given!r}, expected {kind.__name__} such as {default!r}")
+    return value
+
+
+def settings(name, profile="quick", overrides=()):
+    """Collect the parameters with which to execute a chapter: those that differ from its own parameters cell.
+
+    Args:
+        overrides: (name, value) pairs, values as strings or of the parameter's type.
+
+    Raises:
+        CommandError: for an unknown chapter, profile or parameter, or a value of the wrong type.
+    """
+    defaults = default_parameters(read_notebook(name))
+    values = {}
+    for parameter, value in [*profile_parameters(name, profile).items(), *overrides]:
+        if parameter not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise CommandError(f"run: {name} has no parameter {parameter!r}; its parameters are {known}")
+        values[parameter] = convert(parameter, value, defaults[parameter])
+    return {parameter: value for parameter, value in values.items() if value != defaults[parameter]}
+
+
+def fingerprint(name, parameters):
+    """Hash all that a chapter's outputs depend on; a chapter is out of date when this changes.
+
+    That is the source and tags of its cells (not its outputs), the sources of `cvlab`, data/manifest.json, the parameters,
+    the backend, requirements.txt and requirements.lock. Tests, prose elsewhere and tools don't count.
+    """
+    root = book_root()
+    cells = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in read_notebook(name).cells]
+    backend = os.environ.get("KERAS_BACKEND", "")
+    digest = hashlib.sha256(json.dumps([cells, parameters, backend], sort_keys=True, default=str).encode())
+    files = [*sorted((root / "cvlab").rglob("*.py")), root / "data" / "manifest.json"]
+    for path in [*files, root / "requirements.txt", root / "requirements.lock"]:
+        digest.update(f"\0{path.relative_to(root)}\0".encode() + (path.read_bytes() if path.exists() else b""))
+    return digest.hexdigest()
+
+
+def execute(name, target, parameters, progress=False):
+    """Execute a chapter with papermill, in its own folder, and put the notebook at `target` once all cells have run.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        ChapterFailed: what `target` held before stays; the notebook as far as it got lies beside it as `….failed.ipynb`.
+    """
+    import nbclient.exceptions
+    import papermill
+
+    source = book_root() / "chapters" / f"{name}.ipynb"
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial, failed = target.with_suffix(".partial.ipynb"), target.with_suffix(".failed.ipynb")
+    os.environ.update(KERNEL_ENVIRONMENT)
+    began = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            str(source), str(partial), parameters, kernel_name="python3", language="python",
+            progress_bar=progress, cwd=str(source.parent), extra_arguments=["--log-level=ERROR"],
+        )  # fmt: skip
+        os.replace(partial, target)
+        failed.unlink(missing_ok=True)
+    except papermill.PapermillExecutionError as error:
+        os.replace(partial, failed)
+        what = " ".join(f"{error.ename}: {error.evalue}".split())
+        traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
+        raise ChapterFailed(f"{name}, cell {error.cell_index + 1}: {what}", traceback) from None
+    except nbclient.exceptions.DeadKernelError:
+        os.replace(partial, failed)
+        raise ChapterFailed(f"{name}: the kernel died, most likely for want of memory") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return time.monotonic() - began
+
+
+def doctor():
+    """Print what is here to build and run the book with, line by line, and a verdict.
+
+    Returns:
+        True where the book can be built.
+    """
+    problems = []
+    os.environ.update(KERNEL_ENVIRONMENT)
+
+    def say(label, text, problem=False):
+        print(f"{label:<10} {text}" + ("  <- missing or broken" if problem else ""))
+        if problem:
+            problems.append(label)
+
+    version = platform.python_version()
+    say("Python", f"{version} ({sys.executable})", not (3, 10) <= sys.version_info[:2] <= (3, 13))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
+    say("machine", f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB memory")
+    try:
+        from cvlab import backend
+
+        found = " under ".join(f"{name} {number}" for name, number in reversed(backend.versions().items()))
+        say("backend", f"{found}, on {backend.device()}")
+    except Exception as error:  # whatever a broken installation raises is what the reader has to know
+        say("backend", f"{type(error).__name__}: {' '.join(str(error).split())}", True)
+    for module, package in {"papermill": "papermill", "ipykernel": "ipykernel", "jupyter_book": "jupyter-book"}.items():
+        if importlib.util.find_spec(module) is None:
+            say("book", f"{package} is not installed: pip install --requirement requirements.txt", True)
+    root = book_root()
+    if not (root / "node_modules" / "mathjax").is_dir():
+        say("book", "MathJax is not fetched yet: `make book` does it")
+    doctor_files(root, say)
+    doctor_data(say)
+    print("verdict    " + (f"not ready: {', '.join(problems)}" if problems else "ready: `make book` builds the book here"))
+    return not problems
+
+
+def doctor_files(root, say):
+    """Compare the embedded data and weights with data/manifest.json."""
+    manifest = root / "data" / "manifest.json"
+    if not manifest.exists():
+        return say("files", f"{manifest} is not there", True)
+    for name, entry in json.loads(manifest.read_text(encoding="utf-8"))["files"].items():
+        path = root / "data" / name
+        label = "weights" if name.startswith("weights/") else "toybox"
+        if not path.exists():
+            say(label, f"{name} is not there: git checkout data/{name}", True)
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            say(label, f"{name} differs from the manifest's sha256: git checkout data/{name}", True)
+        else:
+            say(label, f"{name}, {entry['bytes'] / 1e6:.1f} MB, sha256 as in the manifest")
+    return None
+
+
+def doctor_data(say):
+    """Say which data sets are on this machine, and where the others come from."""
+    from cvlab import data
+
+    folder = os.environ.get("CVLAB_DATA")
+    if folder and not Path(folder).is_dir():
+        return say("data", f"CVLAB_DATA is {folder}, and there is no such folder", True)
+    for name, path in data.available().items():
+        source = next(line for line in data.describe(name).splitlines() if line.startswith("source: "))
+        say("data", f"{name}: {path}" if path else f"{name}: not on this machine; {source}")
+    return None

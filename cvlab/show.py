@@ -1,0 +1,196 @@
+"""Figures with caption and alt text in one call: one style for the whole book, legible on light and dark pages."""
+
+from __future__ import annotations
+
+import html
+import math
+
+import numpy as np
+
+from .page import Shown, identifier, img, pixels, prose, require
+
+# Okabe and Ito's blue, vermillion, green and purple, and a grey: 3:1 on white and on dark, apart for the colour-blind.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6E6E6E")
+STYLE = {
+    "figure.facecolor": "#ffffff", "savefig.facecolor": "#ffffff", "figure.constrained_layout.use": True,
+    "text.color": "#1a1a1a", "font.size": 11, "axes.titlesize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "axes.edgecolor": "#767676", "grid.color": "#e3e3e3", "lines.linewidth": 2, "legend.frameon": False,
+    "image.interpolation": "nearest", "image.cmap": "viridis", "svg.hashsalt": "cvlab",
+}  # fmt: skip
+
+
+class Figure(Shown):
+    """A figure in a page: body in HTML, caption, alt text.
+
+    picture: the drawing or array behind it, for `explore`; None where there isn't just one.
+    """
+
+    def __init__(self, body, caption, alt, name=None, picture=None):
+        require(caption=caption, alt=alt)
+        self.caption, self.alt, self.picture, own = caption, alt, picture, identifier("fig", name, caption, alt)
+        page = f'<figure class="cv-figure" id="{own}">{body}<figcaption>{prose(caption)}</figcaption></figure>'
+        super().__init__(page, f"{caption}\n[{alt}]")
+
+
+def figure(picture, *, caption, alt, name=None, lossless=None):
+    """Show a matplotlib figure or one picture.
+
+    Args: picture: a matplotlib figure, or an array as in `images`. caption: what to see in it. alt: what is to be seen,
+        for a reader who doesn't see it. name: makes its address in the page `#fig-name`. lossless: None chooses.
+    """
+    return Figure(img(picture, alt, lossless), caption, alt, name, picture)
+
+
+def images(pictures, titles=None, *, caption, alt, columns=5, boxes=None, box_labels=None, name=None, lossless=None):
+    """Show pictures in a grid that has fewer columns on a narrow page; pixels of small pictures are squares.
+
+    Args: pictures: (N, H, W, 3), (N, H, W), or N pictures of any size; uint8, bool, or float in 0…1 or 0…255.
+        titles: N texts. alt: one text for the whole, or N. columns: at most so many in a row.
+        boxes, box_labels: for each picture what `draw_boxes` takes, or None.
+    """
+    shape = getattr(pictures, "shape", (len(pictures), 0, 0))
+    if len(pictures) == 0 or len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4)):
+        raise ValueError(
+            f"images: pictures has shape {shape}, expected (N, H, W, 3), (N, H, W) or a list, not one picture"
+        )
+    pictures, texts = list(pictures), None if isinstance(alt, str) else alt
+    for key, value in {"titles": titles, "boxes": boxes, "box_labels": box_labels, "alt": texts}.items():
+        if value is not None and len(value) != len(pictures):
+            raise ValueError(f"images: {key} has {len(value)} entries, expected {len(pictures)}, one for each picture")
+    whole, count, columns = caption if texts else alt, len(pictures), min(columns, len(pictures))
+    tiles = []
+    for i, picture in enumerate(pictures):
+        if boxes is not None and boxes[i] is not None:
+            picture = draw_boxes(picture, boxes[i], box_labels[i] if box_labels is not None else None)
+        title = f'<div class="cv-title">{prose(titles[i])}</div>' if titles is not None else ""
+        own = texts[i] if texts else alt if count == 1 else f"Picture {i + 1} of {count}"
+        tiles.append(f"<div>{img(picture, own, lossless, fill=count > 1)}{title}</div>")
+    cells = f"grid-template-columns:repeat(auto-fill,minmax(max(88px,(100% - {8 * columns}px)/{columns}),1fr))"
+    style = f'style="display:grid;gap:8px;max-width:{328 * columns}px;margin:auto;{cells}"'
+    grid = f'<div class="cv-grid" role="group" aria-label="{html.escape(whole)}" {style}>{"".join(tiles)}</div>'
+    return Figure(grid, caption, whole, name)
+
+
+def feature_maps(maps, *, caption, alt, columns=8, cmap="viridis", shared=False, name=None):
+    """Show one picture's feature maps, (H, W, C), each channel stretched to its own range, or all to a shared one."""
+    maps = np.asarray(maps, "float32")
+    if maps.ndim != 3:
+        raise ValueError(f"feature_maps: maps has shape {maps.shape}, expected (H, W, C), those of one picture")
+    (height, width, count), (low, high) = maps.shape, (maps.min(), maps.max()) if shared else (None, None)
+    columns, gap = min(columns, count), max(1, width // 16)
+    grid = np.full((math.ceil(count / columns) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, "uint8")
+    for i in range(count):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        grid[y : y + height, x : x + width] = heat(maps[..., i], cmap, low, high)
+    return figure(grid, caption=caption, alt=alt, name=name, lossless=grid.size < 120_000 or None)
+
+
+def curves(x, series, *, xlabel, ylabel, caption, alt, name=None, log_x=False, log_y=False, ylim=None):
+    """Draw a line for each series, with its name at its end; of repeated runs the mean, in a band from least to most.
+
+    Args: x: (N,), or {name: (N,) or (runs, N)} where each series has its own. series: {name: (N,) or (runs, N)}.
+    """
+    if len(series) > len(PALETTE):
+        raise ValueError(f"curves: {len(series)} series, expected at most {len(PALETTE)}: more can't be told apart")
+    fig, ax = axes()
+    ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    ends = []
+    for (key, runs), colour, marker, dash in zip(series.items(), PALETTE, "os^Dv", ("-", "--", "-.", ":", (0, (5, 1)))):
+        runs = np.atleast_2d(np.asarray(runs, "float64"))
+        at = np.atleast_2d(np.asarray(x[key] if isinstance(x, dict) else x, "float64")).mean(0)
+        if runs.shape[1:] != at.shape:
+            raise ValueError(f"curves: series {key!r} has shape {runs.shape}, expected a value for each of {len(at)} x")
+        ax.plot(at, runs.mean(0), color=colour, linestyle=dash, marker=marker if len(at) <= 30 else None)
+        if len(runs) > 1:
+            ax.fill_between(at, runs.min(0), runs.max(0), color=colour, alpha=0.2, linewidth=0)
+        ends.append((runs.mean(0)[-1], at[-1], key))
+    ax.set_ylim(ylim)
+    if log_x and not isinstance(x, dict) and len(x) <= 8:
+        ax.set_xticks(x, [f"{v:g}" for v in x])
+        ax.minorticks_off()
+    fig.draw_without_rendering()
+    lowest = -math.inf
+    for y, right, key in sorted(ends):
+        height = ax.transData.transform((right, y))[1] * 72 / fig.dpi
+        lowest = max(height, lowest + 14)  # points: the names of lines that end together stand one above the other
+        ax.annotate(key, (right, y), (9, lowest - height), textcoords="offset points", va="center")
+    return figure(fig, caption=caption, alt=alt, name=name)
+
+
+def table(rows, *, caption, digits=3, name=None):
+    """Show [{column: value}] as a table; the first column names the rows, and floats get so many digits."""
+    if not rows or any(list(row) != list(rows[0]) for row in rows):
+        raise ValueError("table: rows must be dictionaries, one at least, all with the same keys in the same order")
+    require(caption=caption)
+    written = lambda v: f"{v:.{digits}f}" if isinstance(v, (float, np.floating)) else str(v)  # noqa: E731
+    cells = [[written(value) for value in row.values()] for row in rows]
+    lines = [list(map(str, rows[0])), *cells]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    plain = "\n".join("  ".join(v.ljust(w) for v, w in zip(line, widths)).rstrip() for line in lines)
+    head = "".join(f'<th scope="col">{prose(key)}</th>' for key in lines[0])
+    body = "".join(
+        f'<tr><th scope="row">{prose(first)}</th>{"".join(f"<td>{prose(v)}</td>" for v in rest)}</tr>'
+        for first, *rest in cells
+    )
+    own = f'id="{identifier("table", name, caption, lines[0])}" aria-label="{html.escape(caption)}"'
+    return Shown(
+        f'<div class="cv-table" {own} role="region" tabindex="0" style="overflow-x:auto"><table>'
+        f"<caption>{prose(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
+        f"{caption}\n{plain}",
+    )
+
+
+def axes(width=5.2, height=3.4, **subplots):
+    """Return a matplotlib figure (an inch is 100 CSS pixels) and its axes, for `figure`; the book's style stays set."""
+    import matplotlib
+    from matplotlib.figure import Figure as Drawing
+
+    matplotlib.rcParams.update(STYLE, **{"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})
+    drawing = Drawing(figsize=(width, height))
+    return drawing, drawing.subplots(**subplots)
+
+
+def heat(values, cmap="viridis", low=None, high=None):
+    """Colour (H, W) values from low to high, by default their least and greatest → (H, W, 3) uint8."""
+    import matplotlib
+
+    values = np.asarray(values, "float64")
+    low, high = values.min() if low is None else low, values.max() if high is None else high
+    return matplotlib.colormaps[cmap]((values - low) / (high - low or 1), bytes=True)[..., :3]
+
+
+def draw_boxes(picture, boxes, labels=None):
+    """Draw boxes with their labels on a picture, enlarged to about 320 pixels by squares → (H, W, 3) uint8.
+
+    Args: boxes: (N, 4) xyxy in pixels of `picture`, or {name: (N, 4)}, each name in its colour.
+        labels: a text for each box, in order; by default the names.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    array, groups = pixels(picture)[..., :3], boxes if isinstance(boxes, dict) else {"": boxes}
+    scale = max(1, round(320 / max(array.shape[:2])))
+    canvas = Image.fromarray(array.repeat(scale, 0).repeat(scale, 1))
+    thin, size = max(1, canvas.width // 320), max(14, canvas.width // 22)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
+    colours = (PALETTE[1::-1] + PALETTE[2:]) * len(groups)
+    named = [
+        (np.asarray(group, "float64").reshape(-1, 4), *own) for group, *own in zip(groups.values(), groups, colours)
+    ]
+    every = [(box, name, colour) for group, name, colour in named for box in group]
+    if labels is not None and len(labels) != len(every):
+        raise ValueError(f"draw_boxes: labels has {len(labels)} entries, expected {len(every)}, one for each box")
+    for i, (box, name, colour) in enumerate(every):
+        if not (box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"draw_boxes: box {i} is {box.tolist()}, expected x_min < x_max and y_min < y_max")
+        left, top, right, bottom = np.round(box * scale).astype(int).tolist()
+        for edge, paint, width in ((0, "#ffffff", 5 * thin), (thin, colour, 3 * thin)):  # edges at pixel borders
+            corners = left + edge, top + edge, max(right - 1 - edge, left + edge), max(bottom - 1 - edge, top + edge)
+            draw.rectangle(corners, outline=paint, width=width)
+        if label := str(labels[i]) if labels is not None else name:
+            x = max(0, min(left, canvas.width - round(draw.textlength(label, font)))) + 2
+            y = bottom + 4 if colour == colours[1] else top - size - 4 if top > size else top + 6 * thin
+            corner = x, min(max(2, y), canvas.height - size - 4)  # the second name's labels stand below its boxes
+            draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
+            draw.text(corner, label, fill="#1a1a1a", font=font)
+    return np.asarray(canvas)

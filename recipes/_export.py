@@ -1,0 +1,57 @@
+"""Write trained weights to `data/weights`, kernels as float16, and their checksum to the manifest."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+def export(model, name, licence):
+    """Save `model` as `data/weights/<name>.weights.h5`: Keras' own layout, kernels as float16.
+
+    Returns:
+        Path of the file. `model.load_weights` reads it; Keras casts to float32.
+    """
+    target = DATA / "weights" / f"{name}.weights.h5"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        wide, narrow = Path(folder, "wide.weights.h5"), Path(folder, "narrow.weights.h5")
+        model.save_weights(wide)
+        with h5py.File(wide) as source, h5py.File(narrow, "w") as out:
+            source.visititems(lambda path, node: _copy(path, node, out))
+        os.replace(narrow, target)
+    _note(f"weights/{target.name}", target, licence)
+    return target
+
+
+def _copy(path, node, out):
+    if not isinstance(node, h5py.Dataset):
+        out.require_group(path).attrs.update(node.attrs)
+        return
+    values = node[()]
+    if values.dtype == np.float32 and values.ndim > 1:  # kernels; biases and normalization's vectors are small
+        if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            raise ValueError(f"export: {path} reaches {np.abs(values).max():g}, which float16 can't hold")
+        values = values.astype(np.float16)
+    dataset = out.create_dataset(path, data=values, compression="gzip" if values.size > 64 else None, track_times=False)
+    dataset.attrs.update(node.attrs)
+
+
+def _note(key, path, licence):
+    manifest = DATA / "manifest.json"
+    content = json.loads(manifest.read_text()) if manifest.exists() else {"files": {}}
+    content["files"][key] = {
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "bytes": path.stat().st_size,
+        "licence": licence,
+    }
+    content["files"] = dict(sorted(content["files"].items()))
+    part = manifest.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(part, manifest)

@@ -1,0 +1,223 @@
+"""The built pages in a browser: they need nobody, every control works, and everybody can read them."""
+
+import gzip
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+from cvlab import run
+
+ROOT = run.book_root()
+WEIGHT = 1_200_000  # bytes transferred, at most
+
+
+def toc_pages():
+    """Name the pages of _toc.yml: ["intro.html", "chapters/week1/transfer_learning.html", …]."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = [toc["root"]] + [c["file"] for part in toc.get("parts", [toc]) for c in part.get("chapters", [])]
+    return [f"{file.removesuffix('.md').removesuffix('.ipynb')}.html" for file in files]
+
+
+CHAPTERS = [f"chapters/{name}.html" for name in run.chapters()]
+every_page = pytest.mark.parametrize("name", toc_pages())
+every_chapter = pytest.mark.parametrize("name", CHAPTERS)
+both_ways = pytest.mark.parametrize("disk", [False, True], ids=["served", "from disk"])
+
+
+def soup(pages, name):
+    return BeautifulSoup((pages / name).read_text(encoding="utf-8"), "html.parser")
+
+
+def settle(page):
+    """Wait until MathJax, where a page has it, has set the formulas."""
+    page.evaluate("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+
+
+def test_the_book_renders_without_a_warning(pages):
+    assert (ROOT / "_build" / "warnings.txt").read_text(encoding="utf-8") == ""
+
+
+def test_each_chapter_is_a_page_with_all_its_figures(pages):
+    assert set(CHAPTERS) <= set(toc_pages())
+    for name in run.chapters():
+        staged = nbformat.read(ROOT / "_build" / "stage" / "chapters" / f"{name}.ipynb", as_version=4)
+        outputs = [o.get("data", {}) for cell in staged.cells for o in cell.get("outputs", [])]
+        html = "".join("".join(data.get("text/html", "")) for data in outputs)
+        drawn = sum("image/png" in data and "text/html" not in data for data in outputs)
+        page = soup(pages, f"chapters/{name}.html").find("article")
+        assert len(page.find_all("figure")) >= BeautifulSoup(html, "html.parser").find_all("figure").__len__() > 0
+        assert len(page.find_all("img")) >= len(BeautifulSoup(html, "html.parser").find_all("img")) + drawn
+
+
+@both_ways
+@every_page
+def test_the_page_needs_nobody_and_complains_of_nothing(visit, name, disk):
+    seen = visit(name, disk=disk)
+    settle(seen.page)
+    # Down to the end, so that whatever loads late has loaded.
+    seen.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    seen.page.wait_for_load_state("networkidle")
+    assert seen.elsewhere == []
+    assert seen.complaints == []
+    assert seen.context.cookies() == []
+
+
+def test_a_request_to_another_host_would_be_noticed(visit):
+    seen = visit("intro.html")
+    seen.page.evaluate("new Image().src = 'http://elsewhere.invalid/picture.png'")
+    seen.page.wait_for_timeout(300)
+    assert seen.elsewhere == ["http://elsewhere.invalid/picture.png"]
+
+
+@every_page
+def test_every_link_within_the_book_leads_somewhere(pages, name):
+    anchors = {}
+    for link in soup(pages, name).find_all("a", href=True):
+        parts = urlsplit(link["href"])
+        if parts.scheme or parts.netloc:
+            continue
+        target = ((pages / name).parent / unquote(parts.path)).resolve() if parts.path else pages / name
+        assert target.is_file(), f"{link['href']} in {name}"
+        if parts.fragment and target.suffix == ".html":
+            known = anchors.setdefault(target, {e["id"] for e in soup(target.parent, target.name).find_all(id=True)})
+            assert unquote(parts.fragment) in known, f"{link['href']} in {name}"
+
+
+@every_page
+def test_every_picture_is_there_and_says_what_it_shows(visit, name):
+    for picture in visit(name).page.locator("img").all():
+        assert picture.get_attribute("alt").strip()
+        picture.evaluate("image => image.decode()")
+        assert picture.evaluate("image => image.naturalWidth") > 0
+
+
+@every_page
+def test_headings_descend_step_by_step_from_one_title(visit, name):
+    levels = [int(tag[1]) for tag in visit(name).page.locator("article").locator("h1,h2,h3,h4,h5,h6").evaluate_all(
+        "headings => headings.map(h => h.tagName)"
+    )]  # fmt: skip
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(deeper - level <= 1 for level, deeper in zip(levels, levels[1:]))
+
+
+@every_page
+def test_formulas_are_set_and_icons_drawn(visit, name):
+    page = visit(name).page
+    settle(page)
+    assert page.locator("mjx-container").count() == page.locator(".math").count()
+    assert page.locator("mjx-merror").count() == 0
+    assert page.locator("svg.svg-inline--fa").count() > 0
+    assert page.locator("i[class*='fa-'], svg.svg-inline--fa animate").count() == 0  # an unknown icon flickers
+
+
+@every_page
+def test_the_page_has_a_description_and_a_language(pages, name):
+    page = soup(pages, name)
+    assert page.html["lang"] == "en-GB"
+    assert 20 <= len(page.find("meta", {"name": "description"})["content"]) <= 320
+
+
+@every_page
+def test_the_page_fits_a_phone(visit, name):
+    page = visit(name, width=360).page
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@every_page
+def test_axe_finds_no_barrier(visit, name, scheme):
+    page = visit(name, scheme=scheme).page
+    settle(page)
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.evaluate((ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    told = [f"{v['id']}: {v['help']}: {node['html'][:200]}" for v in found for node in v["nodes"]]
+    assert told == []
+
+
+@every_page
+def test_the_page_is_light_enough_for_a_poor_line(visit, name):
+    seen = visit(name)
+    settle(seen.page)
+    bodies = {r.url: r.body() for r in seen.responses if r.url.startswith("http") and r.status == 200}
+    sizes = {url: min(len(body), len(gzip.compress(body, 6))) for url, body in bodies.items()}
+    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) <= WEIGHT, heaviest
+
+
+def picture(control):
+    image = control.locator("img")
+    return image.get_attribute("src"), image.get_attribute("alt")
+
+
+@both_ways
+@every_chapter
+def test_each_slider_and_list_moves_the_picture_by_keyboard(visit, name, disk):
+    page = visit(name, disk=disk).page
+    controls = page.locator(".cv-explore").all()
+    for control in controls:
+        assert picture(control)[1]
+        for element in control.locator("input[type=range], select").all():
+            assert element.evaluate("e => e.labels.length") == 1
+            element.focus()
+            slider = element.evaluate("e => e.tagName") == "INPUT"
+            element.press("Home")
+            seen = [(picture(control), element.get_attribute("aria-valuetext"))]
+            count = int(element.get_attribute("max")) + 1 if slider else element.locator("option").count()
+            for _ in range(count - 1):
+                element.press("ArrowRight" if slider else "ArrowDown")
+                control.locator("img").evaluate("image => image.decode()")
+                seen.append((picture(control), element.get_attribute("aria-valuetext")))
+            alts = [alt for (_, alt), _ in seen]
+            assert len(set(alts)) == count, "each choice has an alt text of its own"
+            assert len({source for (source, _), _ in seen}) > 1, "the picture follows"
+            assert control.locator("[aria-live]").text_content() == alts[-1]
+            if slider:
+                assert len({text for _, text in seen}) == count, "each choice is read out by name"
+
+
+@every_chapter
+def test_each_control_can_be_moved_by_mouse_and_touch(visit, name):
+    page = visit(name, width=400).page
+    for control in page.locator(".cv-explore").all():
+        for slider in control.locator("input[type=range]").all():
+            before = picture(control)
+            box = slider.bounding_box()
+            last = int(slider.input_value()) == int(slider.get_attribute("max"))
+            slider.click(position={"x": 1 if last else box["width"] - 1, "y": box["height"] / 2})
+            assert picture(control)[1] != before[1]
+
+
+@both_ways
+@every_chapter
+def test_each_quiz_answers(visit, name, disk):
+    page = visit(name, disk=disk).page
+    for quiz in page.locator(".cv-quiz").all():
+        button, status = quiz.get_by_role("button"), quiz.get_by_role("status")
+        button.click()
+        assert status.text_content() == "Choose an answer first."
+        replies = []
+        for answer in quiz.get_by_role("radio").all():
+            answer.check()
+            button.click()
+            replies.append(status.text_content())
+        assert sum("Right." in reply for reply in replies) == 1
+        assert len(set(replies)) == len(replies)
+
+
+@every_chapter
+def test_without_javascript_each_picture_and_each_answer_is_there(browser, pages, name):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((pages / name).as_uri())
+    for control in page.locator(".cv-explore").all():
+        assert control.locator("img").is_visible()
+    for quiz in page.locator(".cv-quiz").all():
+        assert quiz.locator("details").is_visible()
+    context.close()

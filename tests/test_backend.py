@@ -1,0 +1,75 @@
+"""The door to the backends: seeds, gradients, compilation."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from cvlab import backend
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    def kernel(seed):
+        backend.set_seed(seed)
+        return np.asarray(keras.ops.convert_to_numpy(keras.random.normal((4, 4)))), np.random.rand(3)
+
+    first, again, other = kernel(3), kernel(3), kernel(4)
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}"):
+        backend.set_seed(seed)
+
+
+def test_gradient_of_a_cubic_is_its_derivative():
+    x = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32)
+    value, gradient = backend.value_and_grad(lambda t, factor: ops.sum(t**3) * factor)(x, 2.0)
+    assert float(value) == pytest.approx(2 * (x**3).sum())
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), 6 * x**2, rtol=1e-5)
+
+
+def test_gradient_by_pictures_agrees_with_central_differences():
+    backend.set_seed(0)
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3, activation="softplus"),
+                              keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])  # fmt: skip
+    picture = np.random.default_rng(1).normal(size=(1, 6, 6, 3)).astype(np.float32)
+    _, gradient = backend.value_and_grad(lambda x: ops.sum(model(x)[:, 1]))(picture)
+    gradient = ops.convert_to_numpy(gradient)
+    for at in [(0, 0, 0, 0), (0, 3, 2, 1), (0, 5, 5, 2)]:
+        step = np.zeros_like(picture)
+        step[at] = 1e-2
+        up, down = (float(model(picture + sign * step)[0, 1]) for sign in (1, -1))
+        assert gradient[at] == pytest.approx((up - down) / 2e-2, abs=1e-3)
+
+
+def test_what_the_function_ignores_has_gradient_zero():
+    _, gradient = backend.value_and_grad(lambda x: ops.sum(x[:1]))(np.ones(3, np.float32))
+    np.testing.assert_array_equal(ops.convert_to_numpy(gradient), [1, 0, 0])
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_compiled_function_gives_the_same_values(xla):
+    x = np.linspace(-2, 2, 7, dtype=np.float32)
+
+    def swish(t):
+        return t * ops.sigmoid(t)
+
+    np.testing.assert_allclose(ops.convert_to_numpy(backend.jit(swish, xla=xla)(x)), x / (1 + np.exp(-x)), rtol=1e-5)
+
+
+def test_device_and_versions_say_what_runs_here():
+    assert backend.device().startswith(("CPU", "GPU: "))
+    assert backend.name() in backend.versions()
+
+
+def test_importing_the_package_loads_neither_a_backend_nor_numpy():
+    code = "import sys, cvlab; print([m for m in ('tensorflow', 'jax', 'torch', 'keras', 'numpy', 'cv2') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

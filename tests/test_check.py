@@ -1,0 +1,127 @@
+"""Claims hold or say what is off; what they print depends on the claim alone; exercises answer without a traceback."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cvlab import check as module
+from cvlab.check import check, exercise
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch):
+    monkeypatch.delenv("CVLAB_CHECKS", raising=False)
+
+
+@pytest.mark.parametrize("value", [0.8, 0.80001, 1, np.float32(0.9), np.array(0.95), float("inf")])
+def test_a_claim_that_holds_prints_one_line_whatever_the_value(capsys, value):
+    check("accuracy of the frozen model", value, at_least=0.8)
+    assert capsys.readouterr().out == "✓ accuracy of the frozen model ≥ 0.8\n"
+
+
+@given(value=st.floats(allow_nan=True), low=st.floats(-1e6, 1e6), high=st.floats(-1e6, 1e6))
+def test_bounds_are_those_of_plain_comparison(value, low, high):
+    assert module.judge("v", value, low, high)[0] == (low <= value <= high)
+    assert module.judge("v", value, low)[0] == (value >= low)
+    assert module.judge("v", value, None, high)[0] == (value <= high)
+
+
+def test_both_bounds_are_printed(capsys):
+    check("share", 0.25, 0.2, 0.3)
+    assert capsys.readouterr().out == "✓ share ≥ 0.2 and ≤ 0.3\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "told"),
+    [
+        (0.7123, {"at_least": 0.8}, "accuracy: 0.7123, expected ≥ 0.8"),
+        (0.31, {"at_most": 0.3}, "accuracy: 0.31, expected ≤ 0.3"),
+        (0.7999999999999, {"at_least": 0.8}, "accuracy: 0.7999999999999, expected ≥ 0.8"),
+        (3, {"equals": 4}, "accuracy: 3, expected 4"),
+        ("cat", {"equals": "dog"}, "accuracy: cat, expected dog"),
+        (0.1436, {"equals": 1 / 7, "digits": 3}, "accuracy: 0.1436, expected 0.14285714285714285 to 3 digits"),
+        (False, {}, "accuracy: False, expected True"),
+        ([1, 2], {"at_least": 0}, "accuracy: numbers of shape (2,), expected one number"),
+        ("0.9", {"at_least": 0.8}, "accuracy: text, expected one number"),
+        (np.eye(2), {"equals": np.eye(3)}, "accuracy: numbers of shape (2, 2), expected numbers of shape (3, 3)"),
+        ([1.0, 2.0, 4.0], {"equals": [1.0, 2.5, 3.0]}, "accuracy: 2 of 3 values differ"),
+    ],
+)
+def test_a_claim_that_fails_names_itself_the_value_and_the_bound(capsys, value, bounds, told):
+    with pytest.raises(AssertionError) as caught:
+        check("accuracy", value, **bounds)
+    assert told in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("bounds", [{"at_least": 0}, {"at_most": 1}, {"equals": 1.0}, {"equals": np.nan}, {"digits": 2}])
+@pytest.mark.parametrize("nan", [float("nan"), np.float32("nan")])
+def test_nan_never_passes(bounds, nan):
+    with pytest.raises(AssertionError, match="nan"):
+        check("loss", nan, **bounds)
+
+
+def test_one_nan_in_an_array_is_seen():
+    with pytest.raises(AssertionError, match="1 of 2 values differ"):
+        check("map", [0.5, np.nan], equals=[0.5, 0.5])
+
+
+def test_equal_floats_print_the_expected_value_so_rounded(capsys):
+    check("IoU of the two boxes", 1 / 7 + 1e-6, equals=1 / 7, digits=4)
+    check("IoU of the two boxes", 1 / 7 - 1e-6, equals=1 / 7, digits=4)
+    assert capsys.readouterr().out == "✓ IoU of the two boxes = 0.1429\n" * 2
+
+
+def test_arrays_texts_and_truths(capsys):
+    check("shape", (3, 32, 32), equals=(3, 32, 32))
+    check("encode, then decode", np.eye(2) + 1e-8, equals=np.eye(2))
+    check("best class", "cat", equals="cat")
+    check("frozen beats from scratch by at least 20 points", np.True_)
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ shape: all 3 values agree",
+        "✓ encode, then decode: all 4 values agree to 6 digits",
+        "✓ best class = cat",
+        "✓ frozen beats from scratch by at least 20 points",
+    ]
+
+
+def test_digits_alone_print_the_value_for_nbval_to_compare(capsys):
+    check("parameters, in millions", 4.6523, digits=2)
+    check("IoU", 0.5, at_least=0.25, digits=2)
+    assert capsys.readouterr().out == "✓ parameters, in millions = 4.65\n✓ IoU = 0.50 ≥ 0.25\n"
+
+
+def test_a_number_without_a_bound_claims_nothing():
+    with pytest.raises(TypeError, match="give at_least, at_most or equals"):
+        check("accuracy", 0.9)
+
+
+def test_a_run_with_other_parameters_can_report_instead(capsys, monkeypatch):
+    monkeypatch.setenv("CVLAB_CHECKS", "report")
+    check("accuracy", 0.5, at_least=0.8)
+    check("accuracy", 0.9, at_least=0.8)
+    assert capsys.readouterr().out == "✗ accuracy: 0.5, expected ≥ 0.8\n✓ accuracy ≥ 0.8\n"
+
+
+def test_an_exercise_tells_right_from_wrong_without_the_solution(capsys):
+    exercise("your IoU", 0.142857, equals=1 / 7, digits=4, hint="Divide by the union.")
+    exercise("your IoU", 0.25, equals=1 / 7, digits=4, hint="Divide by the union.")
+    right, wrong = capsys.readouterr().out.splitlines()
+    assert right == "✓ your IoU = 0.1429. That is right."
+    assert wrong == "✗ your IoU: 0.25, and that is not right yet. Divide by the union."
+
+
+@pytest.mark.parametrize("nothing", [None, ..., lambda: None])
+def test_an_exercise_without_an_answer_is_open(capsys, nothing):
+    exercise("your IoU", nothing, equals=0.5)
+    assert capsys.readouterr().out.startswith("○ your IoU: no answer yet.")
+
+
+@pytest.mark.parametrize("wrong", [lambda: 1 / 0, [[1], [1, 2]], "text", np.zeros((2, 2)), lambda: undefined])  # noqa: F821
+def test_no_answer_of_a_reader_raises(capsys, wrong):
+    exercise("your IoU", wrong, equals=0.5, hint="Mind the shapes.")
+    out = capsys.readouterr().out
+    assert out.startswith("✗ your IoU: ")
+    assert out.endswith(" Mind the shapes.\n")
+    assert "0.5" not in out

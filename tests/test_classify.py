@@ -1,0 +1,240 @@
+"""Backbones and transfer: the right numbers come out, and what is frozen stays as it was."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from cvlab import backend, classify, data
+
+REFERENCE = json.loads((Path(__file__).parent / "references/efficientnet_lite0.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def lite0():
+    return classify.efficientnet_lite0()
+
+
+@pytest.fixture(scope="module")
+def small_backbone():
+    """Three convolutions with batch normalization: quick to train."""
+    backend.set_seed(5)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 128, offset=-1)(pixels)
+    for filters in (8, 16, 16):
+        x = keras.layers.Conv2D(filters, 3, 2, "same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(pixels, x, name="small")
+
+
+@pytest.fixture(scope="module")
+def colours():
+    """Pictures of three noisy colours, which any classifier learns."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    images = generator.integers(0, 60, (90, 32, 32, 3)) + 180 * np.eye(3, dtype=int)[labels][:, None, None]
+    return images.astype(np.uint8), labels
+
+
+def test_converted_weights_give_the_originals_probabilities(lite0):
+    images = np.stack([data.centre_crop(data.photograph(name)) for name in REFERENCE])
+    ours = lite0.predict_on_batch(images)
+    for row, (name, expected) in zip(ours, REFERENCE.items(), strict=True):
+        for index, probability in expected.items():
+            assert row[int(index)] == pytest.approx(probability, abs=1e-2), (name, index)
+        assert set(np.argsort(-row)[:3]) == {int(k) for k in list(expected)[:3]}
+
+
+def test_imagenet_names_stand_in_the_order_of_the_outputs(lite0):
+    names = data.imagenet_classes()
+    best = lite0.predict_on_batch(data.centre_crop(data.photograph("coffee"))[None])[0].argmax()
+    assert len(names) == 1000 and names[best] == "espresso"
+
+
+@pytest.mark.skipif(not os.environ.get("CVLAB_DATA"), reason="CVLAB_DATA is not set: no ImageNet photographs here")
+def test_lite0_names_at_least_85_of_100_imagenet_photographs(lite0):
+    samples = data.load("imagenet_samples")
+    images = np.stack([data.centre_crop(image) for image in samples.images])
+    assert classify.accuracy(lite0, images, samples.labels) >= 0.85
+
+
+@pytest.mark.skipif(not os.environ.get("CVLAB_DATA"), reason="CVLAB_DATA is not set: no CIFAR-10 here")
+def test_resnet20_names_at_least_91_of_100_cifar_pictures():
+    test = data.load("cifar10", "test")
+    assert classify.accuracy(classify.resnet20(), test.images, test.labels) >= 0.91
+
+
+def test_parameter_counts_are_the_papers():
+    assert classify.resnet20(weights=None).count_params() == pytest.approx(0.27e6, rel=0.03)
+    assert classify.efficientnet_lite0(weights=None).count_params() == pytest.approx(4.65e6, rel=0.02)
+
+
+def test_without_top_come_feature_maps_a_32nd_and_a_quarter_of_the_size():
+    images = np.zeros((1, 96, 64, 3), np.uint8)
+    assert classify.efficientnet_lite0(include_top=False).predict_on_batch(images).shape == (1, 3, 2, 1280)
+    assert classify.resnet20(weights=None, include_top=False).predict_on_batch(images).shape == (1, 24, 16, 64)
+
+
+def test_top_and_body_agree(lite0):
+    image = data.centre_crop(data.photograph("chelsea"))[None]
+    maps = classify.efficientnet_lite0(include_top=False).predict_on_batch(image)
+    kernel, bias = lite0.get_layer("classes").get_weights()
+    logits = maps.mean((1, 2)) @ kernel + bias
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(lite0.predict_on_batch(image), probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [classify.resnet20, classify.efficientnet_lite0])
+def test_known_weights_with_another_number_of_classes_are_refused(build):
+    with pytest.raises(ValueError, match="num_classes=7 with the .* weights"):
+        build(num_classes=7)
+    with pytest.raises(ValueError, match=r"weights='vgg', expected '.*', None or a path"):
+        build(weights="vgg")
+
+
+def test_resnet50_subtracts_the_mean_colours_in_the_order_blue_green_red():
+    backend.set_seed(0)
+    model = classify.resnet50(weights=None, include_top=False)
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
+    bare = model.layers[-1]
+    np.testing.assert_allclose(model.predict_on_batch(images), bare.predict_on_batch(
+        keras.applications.resnet50.preprocess_input(images.copy())), atol=1e-4)  # fmt: skip
+
+
+def test_frozen_leaves_the_body_and_its_statistics_as_they_were(small_backbone, colours):
+    images, labels = colours
+    model = classify.transfer(small_backbone, 3, "frozen")
+    assert [v.path.split("/")[-2] for v in model.trainable_variables] == ["classes", "classes"]
+    before = [np.array(w) for w in model.get_weights()]
+    classify.train(model, images, labels, steps=30, learning_rate=0.05)
+    changed = [not np.array_equal(b, a) for b, a in zip(before, model.get_weights(), strict=True)]
+    assert changed == [False] * (len(changed) - 2) + [True, True]
+    assert classify.accuracy(model, images, labels) > 0.95
+
+
+def test_fine_tuning_moves_the_convolutions_from_the_backbones_weights_but_not_batch_normalization(small_backbone, colours):
+    model = classify.transfer(small_backbone, 3, "fine_tune")
+    body = model.get_layer("small")
+    for ours, theirs in zip(body.get_weights(), small_backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    classify.train(model, *colours, steps=5)
+    for variable, theirs in zip(body.weights, small_backbone.get_weights(), strict=True):
+        same = np.array_equal(keras.ops.convert_to_numpy(variable), theirs)
+        assert same == ("batch_normalization" in variable.path), variable.path
+
+
+def test_scratch_starts_from_random_weights_and_learns_its_own_statistics(small_backbone, colours):
+    backend.set_seed(1)
+    model = classify.transfer(small_backbone, 3, "scratch")
+    body = model.get_layer("small")
+    kernels = [i for i, w in enumerate(body.weights) if "kernel" in w.path]
+    assert not any(np.array_equal(body.get_weights()[i], small_backbone.get_weights()[i]) for i in kernels)
+    classify.train(model, *colours, steps=5)
+    moving = [keras.ops.convert_to_numpy(w) for w in body.weights if "moving_mean" in w.path]
+    assert all(np.abs(values).max() > 0 for values in moving)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "fine_tune", "scratch"])
+def test_training_one_transfer_changes_neither_the_backbone_nor_another_transfer(small_backbone, colours, mode):
+    before = small_backbone.get_weights()
+    other = classify.transfer(small_backbone, 3, "frozen")
+    untouched = other.get_weights()
+    classify.train(classify.transfer(small_backbone, 3, mode), *colours, steps=3)
+    for old, new in zip(before + untouched, small_backbone.get_weights() + other.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert small_backbone.trainable
+
+
+def test_cached_features_train_to_the_same_loss_as_the_whole_network(small_backbone, colours):
+    images, labels = colours
+    backend.set_seed(2)
+    quick = classify.transfer(small_backbone, 3, "frozen")
+    slow = keras.models.clone_model(quick)
+    slow.set_weights(quick.get_weights())
+    slow.get_layer("small").trainable = False
+    cached = classify.train(quick, images, labels, steps=6, seed=4)["loss"]
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, 6)
+    slow.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    rows, generator, whole = [], np.random.default_rng(4), []
+    for _ in range(6):
+        rows = generator.permutation(len(images)) if len(rows) < 32 else rows
+        whole.append(float(slow.train_on_batch(images[rows[:32]], labels[rows[:32]], return_dict=True)["loss"]))
+        rows = rows[32:]
+        slow.reset_metrics()
+    np.testing.assert_allclose(cached, whole, atol=1e-4)
+
+
+def test_same_seed_same_training_and_another_seed_another(small_backbone, colours):
+    def losses(seed):
+        backend.set_seed(seed)
+        return classify.train(classify.transfer(small_backbone, 3, "fine_tune"), *colours, steps=4, seed=seed)["loss"]
+
+    np.testing.assert_allclose(losses(0), losses(0), rtol=1e-4)
+    assert not np.allclose(losses(0), losses(1), rtol=1e-4)
+
+
+def test_input_size_resizes_bilinearly_inside_the_model(small_backbone):
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    model = classify.transfer(small_backbone, 3, "frozen", input_size=32)
+    large = keras.ops.convert_to_numpy(keras.ops.image.resize(images.astype(np.float32), (32, 32), "bilinear"))
+    maps = small_backbone.predict_on_batch(large).mean((1, 2))
+    kernel, bias = model.get_layer("classes").get_weights()
+    logits = maps @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(model.predict_on_batch(images), expected, atol=1e-5)
+
+
+def test_features_come_in_order_whatever_the_batch(small_backbone):
+    images = np.random.default_rng(0).integers(0, 256, (23, 16, 16, 3)).astype(np.uint8)
+    whole = small_backbone.predict_on_batch(images)
+    for batch_size in (5, 23, 64):
+        np.testing.assert_allclose(classify.features(small_backbone, images, batch_size), whole, atol=1e-5)
+    two = keras.Model(small_backbone.input, [small_backbone.layers[2].output, small_backbone.output])
+    first, second = classify.features(two, images, 10)
+    assert first.shape[0] == 23
+    np.testing.assert_allclose(second, whole, atol=1e-5)
+
+
+def test_accuracy_counts_the_right_answers(small_backbone):
+    model = classify.transfer(small_backbone, 3)
+    images = np.random.default_rng(1).integers(0, 256, (20, 32, 32, 3)).astype(np.uint8)
+    answers = model.predict_on_batch(images).argmax(-1)
+    labels = answers.copy()
+    labels[:5] = (labels[:5] + 1) % 3
+    assert classify.accuracy(model, images, labels) == pytest.approx(15 / 20)
+
+
+def test_augmentation_sees_every_batch_and_is_refused_for_a_frozen_body(small_backbone, colours):
+    seen = []
+
+    def note(batch, generator):
+        seen.append(len(batch))
+        return batch
+
+    classify.train(classify.transfer(small_backbone, 3, "fine_tune"), *colours, steps=3, augment=note)
+    assert seen == [32, 32, 32]
+    with pytest.raises(ValueError, match="augment needs a body that learns"):
+        classify.train(classify.transfer(small_backbone, 3), *colours, steps=1, augment=note)
+
+
+def test_bad_arguments_are_named(small_backbone, lite0, colours):
+    images, labels = colours
+    with pytest.raises(ValueError, match="mode='warm', expected 'frozen'"):
+        classify.transfer(small_backbone, 3, "warm")
+    with pytest.raises(ValueError, match="efficientnet_lite0 gives .*include_top=False"):
+        classify.transfer(lite0, 3)
+    with pytest.raises(ValueError, match=r"values 0…2; expected \(90,\) and 0…1"):
+        classify.train(classify.transfer(small_backbone, 2), images, labels)
+    with pytest.raises(ValueError, match="features: images are int64"):
+        classify.features(small_backbone, images.astype(np.int64))
+
+
+def test_imagenet_class_list_is_the_shared_one():
+    with open(data.EMBEDDED / "imagenet_classes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(1000))
+    assert (rows[0]["name"], rows[999]["wnid"]) == ("tench", "n15075141")

@@ -1,0 +1,370 @@
+"""Data sets: what is loaded is what lies in the archive, and what is wrong is said in one line."""
+
+import hashlib
+import http.server
+import io
+import json
+import os
+import ssl
+import subprocess
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvlab import data
+
+TOYBOX = data.EMBEDDED / "toybox"
+
+
+def png(array):
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    return out.getvalue()
+
+
+def shades(*values, size=(6, 8)):
+    return [np.full((*size, 3), v, np.uint8) for v in values]
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """Two classes, red-ish pictures in three splits; the shade says which picture it is."""
+    for shade, place in enumerate(["train/cat/a", "train/cat/b", "train/dog/c", "test/cat/d", "test/dog/e"]):
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(shades(10 * shade)[0]))
+    return tmp_path
+
+
+def test_objects_labels_and_boxes_are_those_of_the_archives_own_json():
+    loaded = data.load("objects", "test")
+    with zipfile.ZipFile(TOYBOX / "objects.zip") as archive:
+        coco = json.loads(archive.read("test.json"))
+    truth = {a["image_id"]: a for a in coco["annotations"]}
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    assert len(loaded) == len(coco["images"]) == 500
+    for i, info in enumerate(coco["images"]):
+        annotation = truth[info["id"]]
+        x, y, width, height = annotation["bbox"]
+        assert loaded.class_names[loaded.labels[i]] == names[annotation["category_id"]]
+        np.testing.assert_allclose(loaded.boxes[i], [x, y, x + width, y + height])
+        assert loaded.masks[i].sum() == annotation["area"]
+
+
+def test_masks_lie_in_their_boxes_and_parts_in_their_masks():
+    loaded = data.load("objects", "val", limit=40)
+    for box, mask, parts in zip(loaded.boxes.astype(int), loaded.masks, loaded.parts, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == box.tolist()
+        assert not (parts[mask == 0]).any()
+
+
+def test_resizing_halves_the_boxes_and_keeps_masks_whole_numbers():
+    full, half = data.load("objects", "val", limit=5), data.load("objects", "val", limit=5, size=48)
+    np.testing.assert_allclose(half.boxes, full.boxes / 2)
+    np.testing.assert_array_equal(half.masks, full.masks[:, ::2, ::2])
+    blocks = full.images.reshape(5, 48, 2, 48, 2, 3).mean((2, 4))
+    assert np.abs(half.images - blocks).max() <= 1  # area resizing is the mean of 2×2 pixels
+
+
+def test_scenes_know_a_class_for_every_pixel():
+    loaded = data.load("scenes", "val", limit=20)
+    assert loaded.mask_names[:2] == ("floor", "wall") and loaded.mask_names[2:] == loaded.class_names
+    for labels, instances, masks in zip(loaded.labels, loaded.instances, loaded.masks, strict=True):
+        for k, label in enumerate(labels, 1):
+            assert (masks[instances == k] == label + 2).all()
+        assert (masks[instances == 0] < 2).all()
+
+
+def test_no_base_part_knows_the_duck_and_duck_does():
+    assert all("duck" not in data.load(name, "test", limit=1).class_names for name in ("objects", "scenes"))
+    ducks = data.load("duck", "train")
+    assert len(ducks) == 5 and all(ducks.class_names.index("duck") in labels for labels in ducks.labels)
+
+
+def test_few_draws_so_many_of_each_class_and_smaller_draws_are_part_of_larger():
+    labels = np.repeat(np.arange(3), [9, 20, 4])
+    source = data.Dataset("x", "train", np.arange(33)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels, ("a", "b", "c"))
+    small, large = source.few(5, seed=1), source.few(8, seed=1)
+    assert np.bincount(small.labels).tolist() == [5, 5, 4]
+    drawn = [set(d.images[:, 0, 0, 0].tolist()) for d in (small, large, source.few(5, seed=2))]
+    assert drawn[0] < drawn[1] and drawn[0] != drawn[2]
+    np.testing.assert_array_equal(labels[small.images[:, 0, 0, 0].astype(int)], small.labels)
+
+
+def test_own_image_folder_has_classes_by_name_and_splits_by_folder(image_folder):
+    train, test = (data.load("folder", split, path=image_folder) for split in ("train", "test"))
+    assert train.class_names == ("cat", "dog") and train.labels.tolist() == [0, 0, 1]
+    assert train.images[:, 0, 0, 0].tolist() == [0, 10, 20] and test.images[:, 0, 0, 0].tolist() == [30, 40]
+
+
+def test_folder_without_splits_is_divided_and_each_picture_is_in_one_split(tmp_path):
+    for i in range(60):
+        path = tmp_path / f"{'ab'[i % 2]}/{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(shades(i)[0]))
+    seen = [data.load("folder", split, path=tmp_path).images[:, 0, 0, 0].tolist() for split in ("train", "val", "test")]
+    assert sorted(sum(seen, [])) == list(range(60)) and len(seen[0]) > 40
+
+
+def test_a_zip_reads_like_its_folder(image_folder, tmp_path_factory):
+    archive = tmp_path_factory.mktemp("zip") / "own.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for path in image_folder.rglob("*.png"):
+            out.write(path, path.relative_to(image_folder).as_posix())
+    np.testing.assert_array_equal(data.load("folder", path=archive).images, data.load("folder", path=image_folder).images)
+
+
+def voc_folder(root, box, label="duck", picture=True, size=(30, 40)):
+    for folder in ("images", "annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    if picture:
+        (root / "images/one.png").write_bytes(png(np.zeros((*size, 3), np.uint8)))
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    objects = f"<object><name>{label}</name><bndbox>{corners}</bndbox></object>"
+    (root / "annotations/one.xml").write_text(f"<annotation>{objects}</annotation>")
+    (root / "ImageSets/Main/train.txt").write_text("one\n")
+    return root
+
+
+def test_voc_boxes_count_from_one_and_include_the_last_pixel(tmp_path):
+    loaded = data.load("voc", "train", path=voc_folder(tmp_path, (1, 1, 40, 30)))
+    np.testing.assert_array_equal(loaded.boxes[0], [[0, 0, 40, 30]])  # the whole picture
+    assert loaded.class_names == ("duck",) and loaded.labels[0].tolist() == [0]
+
+
+@pytest.mark.parametrize("box", [(1, 1, 41, 30), (10, 10, 9, 12), (-3, 1, 5, 5)])
+def test_voc_box_outside_its_picture_is_named(tmp_path, box):
+    with pytest.raises(data.DataError, match=r"images/one\.png is empty or outside its 40×30"):
+        data.load("voc", "train", path=voc_folder(tmp_path, box))
+
+
+def test_voc_annotation_without_its_picture_is_named(tmp_path):
+    with pytest.raises(data.DataError, match=r"annotations/one\.xml has no picture one"):
+        data.load("voc", "train", path=voc_folder(tmp_path, (1, 1, 5, 5), picture=False))
+
+
+def coco_folder(root, **changed):
+    content = {
+        "images": [{"id": 7, "file_name": "one.png", "width": 40, "height": 30}],
+        "categories": [{"id": 5, "name": "mug"}, {"id": 2, "name": "duck"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 6, 10, 20]}],
+    } | changed
+    (root / "train.json").write_text(json.dumps(content))
+    (root / "one.png").write_bytes(png(np.zeros((30, 40, 3), np.uint8)))
+    return root
+
+
+def test_coco_ids_become_labels_from_zero_and_widths_become_corners(tmp_path):
+    loaded = data.load("coco", "train", path=coco_folder(tmp_path))
+    assert loaded.class_names == ("duck", "mug") and loaded.labels[0].tolist() == [1]
+    np.testing.assert_array_equal(loaded.boxes[0], [[4, 6, 14, 26]])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"categories": [{"id": 5, "name": "mug"}, {"id": 2, "name": "mug"}]}, "'mug' twice"),
+        ({"images": [{"id": 7, "file_name": "two.png", "width": 40, "height": 30}]}, "two.png, which is not there"),
+        ({"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 6, 0, 20]}]}, "no width or height"),
+        ({"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [35, 6, 10, 5]}]}, "outside its picture"),
+    ],
+)
+def test_what_is_wrong_in_a_coco_file_is_named(tmp_path, changed, said):
+    with pytest.raises(data.DataError, match=said):
+        data.load("coco", "train", path=coco_folder(tmp_path, **changed))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("objets", "train"), "'objets' is not a data set; there are objects, scenes"),
+        (("objects", "dev"), "no split 'dev'; it has train, val, test"),
+        (("folder", "train"), "needs path="),
+    ],
+)
+def test_an_unknown_name_or_split_is_answered_with_those_that_are(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        data.load(*arguments)
+
+
+def test_an_unknown_class_or_size_is_named():
+    with pytest.raises(ValueError, match="'zebra' is not a class of objects: ball, block"):
+        data.load("objects", "val", classes=["zebra"])
+    with pytest.raises(ValueError, match="size='32'"):
+        data.load("objects", "val", size="32")
+
+
+def test_classes_keeps_those_pictures_and_numbers_them_in_the_order_given():
+    every, some = data.load("objects", "val"), data.load("objects", "val", classes=["dog", "cat"])
+    assert some.class_names == ("dog", "cat")
+    kept = [every.class_names[label] for label in every.labels if every.class_names[label] in ("dog", "cat")]
+    assert [some.class_names[label] for label in some.labels] == kept
+
+
+def test_data_that_is_nowhere_is_answered_with_three_ways_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("CVLAB_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(data.DataUnavailable, match="It comes from .* Three ways to get it") as error:
+        data.load("raccoon", "train")
+    assert "\n" not in str(error.value) and "raccoon.zip" in str(error.value)
+
+
+def test_a_cvlab_data_that_is_no_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(data.DataUnavailable, match="CVLAB_DATA=.*nowhere is not a folder"):
+        data.load("cifar10", "test")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty"])
+def test_a_damaged_archive_is_named(monkeypatch, tmp_path, damage):
+    archive = tmp_path / "raccoon.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        out.writestr("images/raccoon-1.jpg", os.urandom(4000))
+        out.writestr("annotations/raccoon-1.xml", "<annotation/>")
+    whole = archive.read_bytes()
+    archive.write_bytes({"truncated": whole[:2000], "overwritten": whole[:100] + b"\0" * 200 + whole[300:], "empty": b""}[damage])
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    with pytest.raises(data.DataError, match=r"raccoon\.zip"):
+        data.load("raccoon", "train")
+
+
+def test_toybox_that_differs_from_the_manifest_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "toybox").mkdir()
+    (tmp_path / "manifest.json").write_text((data.EMBEDDED / "manifest.json").read_text())
+    (tmp_path / "toybox/objects.zip").write_bytes((TOYBOX / "objects.zip").read_bytes() + b"x")
+    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
+    with pytest.raises(data.DataError, match="checksum differs"):
+        data.load("objects", "test")
+
+
+def test_every_file_of_the_manifest_is_there_and_whole():
+    for key, entry in data.manifest().items():
+        content = (data.EMBEDDED / key).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (entry["bytes"], entry["sha256"]), key
+
+
+def test_unknown_weights_are_answered_with_those_that_are():
+    with pytest.raises(ValueError, match="'vgg' is not among the embedded weights: .*efficientnet_lite0_imagenet"):
+        data.weights("vgg")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((2, 8, 8, 3), np.int64), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)],
+)
+def test_images_of_another_type_or_shape_are_named(images):
+    with pytest.raises(ValueError, match=f"some_function: images are {images.dtype} of shape"):
+        data.as_images(images, "some_function")
+
+
+def test_centre_crop_keeps_the_centre():
+    image = np.zeros((300, 500, 3), np.uint8)
+    image[148:152, 248:252] = 255
+    crop = data.centre_crop(image)
+    rows, columns = np.nonzero(crop[..., 0] > 60)
+    assert crop.shape == (224, 224, 3)
+    assert abs(rows.mean() - 111.5) < 1 and abs(columns.mean() - 111.5) < 1
+
+
+def test_photographs_are_rgb_and_an_unknown_one_is_named():
+    assert all(data.photograph(name).shape[-1] == 3 and data.photograph(name).dtype == np.uint8 for name in data.PHOTOGRAPHS)
+    with pytest.raises(ValueError, match="'lena' is not one of chelsea"):
+        data.photograph("lena")
+
+
+@pytest.fixture(scope="module")
+def https_server(tmp_path_factory):
+    """A server on this machine that gives 3,000 bytes over https; yields (address, context, content)."""
+    folder = tmp_path_factory.mktemp("server")
+    content = bytes(range(256)) * 12
+    (folder / "file.bin").write_bytes(content)
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], capture_output=True)  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl is not here to make a certificate for the test's own server")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inside.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    server.socket = inside.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}/file.bin", ssl.create_default_context(cafile=folder / "cert.pem"), content
+    server.shutdown()
+
+
+def test_fetch_keeps_what_has_the_right_checksum(https_server, tmp_path):
+    url, context, content = https_server
+    target = data.fetch(url, tmp_path / "new/file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
+    assert target.read_bytes() == content and [p.name for p in target.parent.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize(
+    ("sha256", "limit", "said"), [("0" * 64, 10_000, "another checksum"), (None, 1_000, "larger than 1,000 bytes")]
+)
+def test_fetch_keeps_nothing_of_what_is_wrong_or_too_large(https_server, tmp_path, sha256, limit, said):
+    url, context, content = https_server
+    with pytest.raises(data.DataUnavailable, match=said):
+        data.fetch(url, tmp_path / "file.bin", sha256 or hashlib.sha256(content).hexdigest(), limit, context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_on_a_full_disk_says_so_and_leaves_nothing(https_server, tmp_path, monkeypatch):
+    url, context, content = https_server
+    real = data.tempfile.NamedTemporaryFile
+
+    def full(*args, **options):
+        file = real(*args, **options)
+        file.write = lambda block: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        return file
+
+    monkeypatch.setattr(data.tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(data.DataUnavailable, match="No space left on device"):
+        data.fetch(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fetch_takes_https_only(tmp_path):
+    with pytest.raises(ValueError, match="not an https address"):
+        data.fetch("http://127.0.0.1/file", tmp_path / "file", "0" * 64, 10)
+
+
+
+def has(name):
+    return os.environ.get("CVLAB_DATA") and (Path(os.environ["CVLAB_DATA"]) / name).exists()
+
+
+@pytest.mark.skipif(not has("camvid.zip"), reason="camvid.zip is not in CVLAB_DATA")
+def test_camvid_label_maps_hold_class_indices_and_void():
+    loaded = data.load("camvid", "val", limit=8)
+    assert loaded.masks.shape == loaded.images.shape[:3] and len(loaded.class_names) == 11
+    assert loaded.masks.max() <= 11 and loaded.mask_names[11] == "void"
+    road = loaded.masks == loaded.class_names.index("road")
+    assert road[:, 240:].mean() > 5 * road[:, :120].mean()  # the road is below
+
+
+@pytest.mark.skipif(not has("raccoon.zip"), reason="raccoon.zip is not in CVLAB_DATA")
+def test_raccoon_split_is_by_number_and_boxes_lie_inside():
+    train, val = data.load("raccoon", "train"), data.load("raccoon", "val")
+    assert (len(train), len(val)) == (160, 40)
+    for image, boxes in zip(val.images, val.boxes, strict=True):
+        assert (boxes >= 0).all() and (boxes[:, 2:] <= [image.shape[1], image.shape[0]]).all() and len(boxes)
+
+
+@pytest.mark.skipif(not has("imagenet_samples.zip"), reason="imagenet_samples.zip is not in CVLAB_DATA")
+def test_imagenet_samples_have_one_picture_a_class():
+    loaded = data.load("imagenet_samples")
+    assert len(loaded) == len(set(loaded.labels.tolist())) == 150
+    assert loaded.class_names[loaded.labels[0]] == "great white shark"

@@ -1,0 +1,271 @@
+"""The house itself: files that must agree with each other, and what its commands say when something is missing."""
+
+import ast
+import json
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from cvlab import run
+
+pytestmark = pytest.mark.house
+
+ROOT = run.book_root()
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+
+
+def committed():
+    """List the files that are, or are about to be, under version control."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def chapters():
+    return [pytest.param(run.read_notebook(name), id=name) for name in run.chapters()]
+
+
+every_chapter = pytest.mark.parametrize("notebook", chapters())
+
+
+def project():
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+# What is installed
+
+
+def locked():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [Requirement(line) for line in lines]
+
+
+def test_the_lock_pins_every_package_exactly_and_names_no_index():
+    for requirement in locked():
+        assert re.fullmatch(r"==[\w.!+]+", str(requirement.specifier)), requirement
+        assert requirement.url is None
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(("system", "machine"), [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")])
+def test_the_lock_lies_within_the_ranges(python, system, machine):
+    environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": system,
+                   "platform_machine": machine, "extra": ""}  # fmt: skip
+
+    def here(requirement):
+        return requirement.marker is None or requirement.marker.evaluate(environment)
+
+    pins = {r.name.lower(): Version(next(iter(r.specifier)).version) for r in locked() if here(r)}
+    texts = [*project()["dependencies"]]
+    for extra in ("cpu", "run", "lab", "test"):
+        texts += project()["optional-dependencies"][extra]
+    for file in ("requirements.txt", "data/render/requirements.txt"):
+        lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        texts += [line for line in lines if line and not line.startswith(("#", "-"))]
+    for requirement in filter(here, map(Requirement, texts)):
+        assert requirement.specifier.contains(pins[requirement.name.lower()]), requirement
+
+
+def test_the_page_packages_are_locked_with_a_checksum_and_without_a_registry():
+    packages = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    asked = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))
+    for name in (*asked["dependencies"], *asked["devDependencies"]):
+        assert packages[f"node_modules/{name}"]["integrity"].startswith("sha512-")
+    assert not [name for name, package in packages.items() if "resolved" in package]
+
+
+def test_importing_cvlab_is_quick_and_brings_no_backend():
+    code = ("import sys, time; began = time.perf_counter(); import cvlab; seconds = time.perf_counter() - began;"
+            "print(seconds, sorted({'keras', 'tensorflow', 'jax', 'torch', 'cv2', 'matplotlib', 'numpy'} & {*sys.modules}))")  # fmt: skip
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    printed = [run.stdout.split(maxsplit=1) for run in runs]
+    assert {modules.strip() for _, modules in printed} == {"[]"}
+    assert min(float(seconds) for seconds, _ in printed) < 0.1
+
+
+def test_only_the_backend_module_imports_a_backend():
+    for path in (ROOT / "cvlab").glob("*.py"):
+        found = re.findall(r"^\s*(?:import|from)\s+(tensorflow|jax|torch)\b", path.read_text(encoding="utf-8"), re.M)
+        assert not found or path.name == "backend.py", path.name
+
+
+def test_no_committed_file_names_a_folder_of_this_machine():
+    private = {str(ROOT), str(Path.home())} - {"/"}
+    for path in committed():
+        text = path.read_bytes().decode("utf-8", "replace")
+        assert not [folder for folder in private if re.search(rf"{re.escape(folder)}\b", text)], path
+
+
+# The chapters
+
+
+def test_every_chapter_is_in_the_table_of_contents_and_in_both_profiles():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    files = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
+    names = set(run.chapters())
+    assert {f"chapters/{name}" for name in names} <= files
+    assert all((ROOT / f"{file}{suffix}").exists() for file in files
+               for suffix in (".ipynb" if file.removeprefix("chapters/") in names else ".md",))  # fmt: skip
+    for profile in ("quick", "full"):
+        text = (ROOT / "chapters" / "profiles" / f"{profile}.yml").read_text(encoding="utf-8")
+        assert set(yaml.safe_load(text)) == names
+
+
+@pytest.mark.parametrize("name", run.chapters())
+def test_the_committed_parameters_are_those_of_the_quick_profile(name):
+    assert run.settings(name, "quick") == {}
+    assert run.settings(name, "full") != {}
+
+
+@every_chapter
+def test_every_cvlab_name_that_a_chapter_uses_exists(notebook):
+    import importlib
+
+    modules = {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        tree = ast.parse(re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.M))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "cvlab":
+                source = importlib.import_module(node.module)
+                for alias in node.names:
+                    if node.module == "cvlab":
+                        modules[alias.asname or alias.name] = importlib.import_module(f"cvlab.{alias.name}")
+                    else:
+                        assert hasattr(source, alias.name), f"{node.module}.{alias.name}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
+    assert modules
+
+
+@every_chapter
+def test_a_chapter_is_committed_with_clean_outputs(notebook):
+    assert not {"widgets", "papermill", "cvlab"} & set(notebook.metadata)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code if cell.source.strip()] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert not {"papermill", "execution"} & set(cell.metadata)
+        assert "injected-parameters" not in cell.metadata.get("tags", [])
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr"
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+
+
+@every_chapter
+def test_code_cells_are_short(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in notebook.cells if cell.cell_type == "code"]
+    assert max(lengths) <= 25
+    assert statistics.median(lengths) <= 8
+
+
+# The commands
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A folder, with a space in its name, that holds tools/environment.sh, and a PATH with few programs and no Python."""
+    clone = tmp_path / "a clone"
+    (clone / "tools").mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "environment.sh", clone / "tools")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "dirname", "date", "tail", "grep", "touch", "mkdir", "cat", "chmod", "sleep"):
+        (programs / name).symlink_to(shutil.which(name))
+    return clone, programs
+
+
+def stub(path, script):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+# Pythons as far as the script asks them: is the version in range, is there a venv module, make a .venv.
+TOO_NEW = 'case "$*" in *-V*) echo Python 3.14.0;; *version_info*) exit 1;; esac'
+WITHOUT_VENV = 'case "$*" in *ensurepip*) exit 1;; esac'
+
+
+def working(pip):
+    return f"""case "$*" in *--clear*)
+mkdir -p .venv/bin; printf '#!/bin/sh\\ncase "$*" in *"-m pip"*) {pip};; esac\\n' >.venv/bin/python; chmod +x .venv/bin/python;;
+esac"""
+
+
+def install(bare, python=None):
+    clone, programs = bare
+    command = [clone / "tools" / "environment.sh", ".venv/stamp", "--requirement", "requirements.txt"]
+    environment = {"PATH": str(programs), **({"PYTHON": python} if python else {})}
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+    complaints = [line for line in done.stderr.splitlines() if line.startswith("make: ")]
+    return done.returncode, complaints, (clone / ".venv" / "stamp").exists()
+
+
+def test_without_python_one_line_says_what_to_install(bare):
+    code, complaints, stamped = install(bare)
+    assert (code, len(complaints), stamped) == (1, 1, False)
+    assert "Python 3.10 to 3.13 is needed" in complaints[0]
+
+
+def test_with_too_new_a_python_one_line_says_which_it_is(bare):
+    stub(bare[1] / "python3", TOO_NEW)
+    code, complaints, _ = install(bare)
+    assert (code, len(complaints)) == (1, 1)
+    assert "Python 3.14.0" in complaints[0]
+
+
+def test_without_the_venv_module_one_line_says_so(bare):
+    stub(bare[1] / "python3", WITHOUT_VENV)
+    code, complaints, _ = install(bare)
+    assert (code, len(complaints)) == (1, 1)
+    assert "python3 has no venv module" in complaints[0]
+    assert "python3-venv" in complaints[0]
+
+
+def test_an_older_python_beside_too_new_a_one_is_found(bare):
+    stub(bare[1] / "python3", TOO_NEW)
+    stub(bare[1] / "python3.13", WITHOUT_VENV)
+    stub(bare[1] / "python3.12", working(pip="exit 0"))
+    assert install(bare) == (0, [], True)
+
+
+def test_python_can_be_named(bare):
+    stub(bare[0].parent / "elsewhere" / "python", working(pip="exit 0"))
+    assert install(bare, python=str(bare[0].parent / "elsewhere" / "python")) == (0, [], True)
+
+
+def test_when_pip_fails_one_line_says_why_and_it_is_tried_again(bare):
+    stub(bare[1] / "python3", working(pip="echo ERROR: No matching distribution; exit 1"))
+    for _ in range(2):
+        code, complaints, stamped = install(bare)
+        assert (code, len(complaints), stamped) == (1, 1, False)
+        assert "No matching distribution" in complaints[0]
+        assert "network" in complaints[0]
+
+
+def test_ci_runs_the_readmes_test_command():
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script.rstrip().endswith("make test")
+    assert "make test" in readme
+    assert "make book" in readme
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111

@@ -1,0 +1,197 @@
+"""`python -m cvlab`: which parameters a chapter gets, when it is out of date, what a user is told."""
+
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from cvlab import __main__ as command
+from cvlab import run
+
+pytestmark = pytest.mark.house
+
+PARAMETERS = "seeds = 3\nlearning_rate = 0.1\ndataset = 'objects'\nfast = True\nsizes = (5, 20)\nlimit = None"
+
+
+def write_chapter(root, *sources, name="week1/small"):
+    cells = [new_markdown_cell("# Small"), new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})]
+    path = root / "chapters" / f"{name}.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in sources]), path)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    """A book with one chapter, `week1/small`, and the profiles quick and full."""
+    write_chapter(tmp_path, "print(seeds * 2)")
+    profiles = tmp_path / "chapters" / "profiles"
+    profiles.mkdir()
+    (profiles / "quick.yml").write_text("week1/small: {seeds: 3}\n")
+    (profiles / "full.yml").write_text("week1/small: {seeds: 10, learning_rate: 1}\n")
+    for name in ("cvlab/boxes.py", "data/manifest.json", "requirements.txt", "requirements.lock", "tests/test_boxes.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(run, "book_root", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["week1/small", "small", "chapters/week1/small.ipynb", "./chapters/week1/small.ipynb"])
+def test_a_chapter_is_found_by_name_or_path(book, name):
+    assert run.find_chapter(name) == "week1/small"
+
+
+def test_a_profile_overrides_the_cell_and_the_command_line_the_profile(book):
+    assert run.settings("week1/small", "full") == {"seeds": 10, "learning_rate": 1.0}
+    assert run.settings("week1/small", "full", [("seeds", "4")]) == {"seeds": 4, "learning_rate": 1.0}
+
+
+def test_what_equals_the_parameters_cell_is_not_injected(book):
+    assert run.settings("week1/small", "quick") == {}
+    assert run.settings("week1/small", "full", [("seeds", "3"), ("learning_rate", "0.1")]) == {}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "value"),
+    [("seeds", "7", 7), ("learning_rate", "1", 1.0), ("learning_rate", "1e-3", 1e-3), ("dataset", "7", "7"),
+     ("fast", "false", False), ("sizes", "[1, 2]", (1, 2)), ("limit", "100", 100), ("limit", "few", "few")],
+)  # fmt: skip
+def test_a_value_from_the_command_line_gets_the_parameters_type(book, parameter, text, value):
+    result = run.settings("week1/small", "quick", [(parameter, text)])[parameter]
+    assert result == value
+    assert type(result) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(["week9/none"], ["week9/none", "week1/small"]), ([], ["week1/small"]),
+     (["small", "--profile", "fast"], ["fast", "full, quick"]), (["small", "-p", "sedes", "1"], ["sedes", "seeds"]),
+     (["small", "-p", "seeds", "1.5"], ["seeds", "1.5", "int"]), (["small", "-p", "seeds", "many"], ["many", "int"]),
+     (["small", "-p", "fast", "1"], ["fast", "bool"]), (["small", "-p", "sizes", "5"], ["sizes", "tuple"]),
+     (["small", "-p", "seeds", "__import__('os')"], ["seeds", "int"])],
+)  # fmt: skip
+def test_a_wrong_request_gets_one_line_and_status_2(book, capsys, arguments, told):
+    assert command.main(["run", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in told)
+
+
+def test_a_wrong_value_in_a_profile_is_told_too(book):
+    (book / "chapters" / "profiles" / "full.yml").write_text("week1/small: {seeds: many}\n")
+    with pytest.raises(run.CommandError, match="seeds is 'many', expected int"):
+        run.settings("week1/small", "full")
+
+
+def test_outside_a_clone_one_line_says_so(tmp_path):
+    package = tmp_path / "site" / "cvlab"
+    package.mkdir(parents=True)
+    for module in ("__init__", "__main__", "run"):
+        (package / f"{module}.py").write_text((run.Path(run.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-m", "cvlab", "run", "small"], cwd=package.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "clone" in done.stderr
+
+
+def change_cell(book):
+    write_chapter(book, "print(seeds * 3)")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_cell,
+     lambda book: (book / "cvlab" / "boxes.py").write_text("changed"),
+     lambda book: (book / "cvlab" / "new.py").write_text("new"),
+     lambda book: (book / "data" / "manifest.json").write_text("changed"),
+     lambda book: (book / "requirements.txt").write_text("changed"),
+     lambda book: (book / "requirements.lock").write_text("changed")],
+    ids=["cell", "module", "new module", "manifest", "requirements", "lock"],
+)  # fmt: skip
+def test_a_chapter_is_out_of_date_after_a_change_in(book, change):
+    before = run.fingerprint("week1/small", {})
+    change(book)
+    assert run.fingerprint("week1/small", {}) != before
+
+
+def test_a_chapter_is_out_of_date_with_other_parameters_or_another_backend(book, monkeypatch):
+    before = run.fingerprint("week1/small", {})
+    assert run.fingerprint("week1/small", {"seeds": 4}) != before
+    monkeypatch.setenv("KERAS_BACKEND", "another")
+    assert run.fingerprint("week1/small", {}) != before
+
+
+def test_a_chapter_stays_up_to_date_after_a_change_in_a_test_or_in_outputs(book):
+    before = run.fingerprint("week1/small", {})
+    (book / "tests" / "test_boxes.py").write_text("changed")
+    path = book / "chapters" / "week1" / "small.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].outputs = [new_output("stream", text="6")]
+    notebook.cells[-1].execution_count = 2
+    nbformat.write(notebook, path)
+    assert run.fingerprint("week1/small", {}) == before
+
+
+def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernels_the_user_has(book, monkeypatch):
+    rogue = book / "home" / "kernels" / "python3"
+    rogue.mkdir(parents=True)
+    (rogue / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "rogue", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(book / "home"))
+    monkeypatch.setenv("JUPYTER_PATH", str(book / "home"))
+    write_chapter(book, "import os, sys\nprint(seeds, sys.executable, os.environ['PYTHONHASHSEED'], os.getcwd())")
+    target = book / "out" / "small.ipynb"
+    assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(target)]) == 0
+    printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.split()
+    assert printed == ["4", sys.executable, "0", str(book / "chapters" / "week1")]
+    assert os.listdir(target.parent) == ["small.ipynb"]
+
+
+def test_a_cell_that_raises_is_named_and_what_was_there_before_stays(book, capsys):
+    write_chapter(book, "1 + 1", "boxes = []\nboxes[3]")
+    target = book / "out" / "small.ipynb"
+    target.parent.mkdir()
+    target.write_text("good")
+    assert command.main(["run", "small", "-o", str(target)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "run: week1/small, cell 4: IndexError: list index out of range"
+    assert any("boxes[3]" in line for line in lines[1:])
+    assert target.read_text() == "good"
+    assert sorted(os.listdir(target.parent)) == ["small.failed.ipynb", "small.ipynb"]
+    assert nbformat.read(target.parent / "small.failed.ipynb", as_version=4).cells
+
+
+def test_a_place_that_cannot_be_written_gets_one_line(book, capsys):
+    (book / "file").write_text("")
+    assert command.main(["run", "small", "-o", str(book / "file" / "small.ipynb")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_doctor_finds_damaged_and_missing_files(book, capsys):
+    weights = book / "data" / "weights" / "net.weights.h5"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    digest = "9a7de7f3f0f6a8bb0eb0bb0b9f9e8b6ef0b0e6f9"
+    manifest = book / "data" / "manifest.json"
+    manifest.write_text('{"files": {"weights/net.weights.h5": {"sha256": "%s", "bytes": 7}}}' % digest)
+    assert command.main(["doctor"]) == 1
+    assert "net.weights.h5 differs" in capsys.readouterr().out
+    digest = run.hashlib.sha256(b"weights").hexdigest()
+    manifest.write_text('{"files": {"weights/net.weights.h5": {"sha256": "%s", "bytes": 7}}}' % digest)
+    assert command.main(["doctor"]) == 0
+    assert "verdict    ready" in capsys.readouterr().out
+    weights.unlink()
+    assert command.main(["doctor"]) == 1
+    assert "verdict    not ready: weights" in capsys.readouterr().out
+
+
+def test_doctor_says_that_cvlab_data_points_nowhere(book, capsys, monkeypatch):
+    monkeypatch.setenv("CVLAB_DATA", str(book / "nowhere"))
+    (book / "data" / "manifest.json").write_text('{"files": {}}')
+    assert command.main(["doctor"]) == 1
+    assert "CVLAB_DATA" in capsys.readouterr().out

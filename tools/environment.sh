@@ -1,0 +1,40 @@
+#!/bin/sh
+# Make .venv where it is missing, and install into it:  tools/environment.sh STAMP PIP-ARGUMENTS…
+# The stamp is written last, so an installation that was cut off is done again.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+stamp=$1
+shift
+fail() { printf 'make: %s\n' "$*" >&2; exit 1; }
+
+in_range='import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))'
+if ! .venv/bin/python -c "import pip; $in_range" 2>/dev/null; then
+    found='' without_venv=''
+    for python in "${PYTHON:-python3}" python3.13 python3.12 python3.11 python3.10; do
+        "$python" -c "$in_range" 2>/dev/null || continue
+        if "$python" -c 'import ensurepip, venv' 2>/dev/null; then found=$python; break; fi
+        without_venv=${without_venv:-$python}
+    done
+    if [ -z "$found" ] && [ -n "$without_venv" ]; then
+        fail "$without_venv has no venv module: install it (Debian: apt install python3-venv) and try again"
+    elif [ -z "$found" ]; then
+        fail "Python 3.10 to 3.13 is needed and ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1 || echo missing):" \
+             "install one (Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3.12"
+    fi
+    "$found" -m venv --clear .venv || fail "$found could not make .venv"
+fi
+
+log=.venv/install.log
+began=$(date +%s)
+[ -t 2 ] || printf 'installing the packages into .venv (a minute or two)\n' >&2
+.venv/bin/python -m pip install --disable-pip-version-check --no-input --retries 2 "$@" >"$log" 2>&1 &
+pip=$!
+trap 'kill $pip 2>/dev/null; exit 130' INT TERM
+while [ -t 2 ] && kill -0 $pip 2>/dev/null; do
+    printf '\r\033[Kinstalling into .venv, %ss: %.60s' $(($(date +%s) - began)) "$(tail -n 1 "$log")" >&2
+    sleep 1
+done
+[ -t 2 ] && printf '\r\033[K' >&2
+wait $pip || fail "pip could not install the packages (is the network there?): $(grep ERROR "$log" | tail -n 1) (all of it: $log)"
+printf 'installed into .venv in %s s\n' $(($(date +%s) - began)) >&2
+touch "$stamp"
