@@ -1,8 +1,8 @@
 """Bounding boxes: forms, overlap, suppression, anchors and offsets from them.
 
 A box is `[x_min, y_min, x_max, y_max]` in pixels, x to the right, y down, edges at pixel borders. Arrays and lists are
-checked, and give float32 NumPy arrays (integers above 2**24 are rounded). All functions but `nms` and `anchors` also take
-Keras tensors, of any backend: these give tensors, with gradients, and have their shape checked but not their values.
+checked, and give float32 NumPy arrays (integers above 2**24 are rounded). All functions but `nms` and `anchors` take
+Keras tensors too, of any backend: these give tensors, with gradients; their shape is checked, their values are not.
 """
 
 import functools
@@ -54,8 +54,8 @@ def area(boxes):
 def iou(a, b):
     """Measure the intersection over union of every box of `a` with every box of `b`.
 
-    A box without area has IoU 0 with every box, itself included. A million pairs and more are compared by Keras'
-    backend, compiled, if Keras has been imported; the result may then differ from NumPy's in the last bits.
+    A box without area has IoU 0 with every box, itself included. Thousands of boxes with thousands are
+    compared by Keras' backend, compiled, if Keras has been imported: the last bits may then differ from NumPy's.
 
     Args:
         a: (N, 4) float, xyxy in pixels.
@@ -236,24 +236,25 @@ def _checked(argument, boxes, xp, ndim=None, form="xyxy", solid=False):
     except (TypeError, ValueError) as error:
         raise ValueError(f"boxes.{argument} cannot be read as numbers: {error}") from None
     boxes = boxes.reshape(0, 4) if xp is np and boxes.shape == (0,) else boxes
-    if tuple(boxes.shape)[-1:] != (4,) or ndim not in (None, len(boxes.shape)):
-        expected = "(N, 4)" if ndim == 2 else "(..., 4)"
-        raise ValueError(f"boxes.{argument} has shape {tuple(boxes.shape)}, expected {expected}")
+    shape = tuple(boxes.shape)
+    if shape[-1:] != (4,) or ndim not in (None, len(shape)):
+        raise ValueError(f"boxes.{argument} has shape {shape}, expected {'(N, 4)' if ndim == 2 else '(..., 4)'}")
     if xp is not np:
         return boxes
     a, b, c, d = _planes(boxes)
-    width, height = (c - a, d - b) if form == "xyxy" else (c, d)
-    faults = {"a value that is not finite": ~np.isfinite(boxes).all(axis=-1)} if not np.isfinite(boxes).all() else {}
-    if form is not None and (min(width.min(initial=1), height.min(initial=1)) < 0 or solid):
-        faults["x_max < x_min" if form == "xyxy" else "a negative width"] = width < 0
-        faults["y_max < y_min" if form == "xyxy" else "a negative height"] = height < 0
-        faults["no area"] = solid & ((width == 0) | (height == 0))
+    faults = {"a value that is not finite": ~np.logical_and.reduce([np.isfinite(plane) for plane in (a, b, c, d)])}
+    if form == "xyxy":
+        faults |= {"x_max < x_min": c < a, "y_max < y_min": d < b}
+    elif form:
+        faults |= {"width < 0": c < 0, "height < 0": d < 0}
+    if solid:
+        faults["no area"] = (c == a) | (d == b)
     for fault, where in faults.items():
-        for index in np.argwhere(where).tolist():
-            raise ValueError(
-                f"boxes.{argument}[{', '.join(map(str, index))}] = {boxes[tuple(index)].tolist()} has {fault}"
-                f"; expected {_FORMS.get(form, 'offsets')}"
-            )
+        if where.any():
+            index = np.argwhere(where)[0].tolist()
+            name = f"{argument}[{', '.join(map(str, index))}]" if index else argument
+            values = ", ".join(f"{value:g}" for value in boxes[tuple(index)])
+            raise ValueError(f"boxes.{name} = [{values}] has {fault}; expected {_FORMS.get(form, '4 finite numbers')}")
     return boxes
 
 
@@ -302,14 +303,10 @@ def _pairwise(name, a, b, generalized):
     if m < 64 < n:  # NumPy is fast along the last axis only
         return np.ascontiguousarray(_pairwise(name, b, a, generalized).T)
     matrix = np.empty((n, m), np.float32)
-    compiled = n * m >= 2**20 and "keras" in sys.modules and _compiled(generalized)
-    if compiled:  # tiles of 4 million pairs, whose sides are powers of two: few shapes, each compiled once
-        rows = _power_of_two(min(n, 2**11))
-        columns = _power_of_two(min(m, 2**22 // rows))
-        rows = _power_of_two(min(n, 2**22 // columns))
-    else:  # tiles that stay in the processor's cache
-        rows, columns = max(1, min(n, 2**16 // max(m, 1))), max(m, 1)
-    compare = compiled or functools.partial(_all_pairs, np, generalized=generalized)
+    compare = functools.partial(_all_pairs, np, generalized=generalized)
+    rows, columns = max(1, min(n, 2**16 // max(m, 1))), max(m, 1)  # a tile that stays in the processor's cache
+    if min(n, m) >= 1000 and "keras" in sys.modules and _compiled(generalized):
+        compare, rows, columns = _compiled(generalized), 2048, 2048  # one shape, so that it is compiled only once
     a, b = (np.asfortranarray(np.pad(x, ((0, -len(x) % side), (0, 0)))) for x, side in ((a, rows), (b, columns)))
     for i in range(0, n, rows):
         for j in range(0, m, columns):
@@ -320,10 +317,6 @@ def _pairwise(name, a, b, generalized):
 
 def _all_pairs(xp, a, b, generalized):
     return _similarity(xp, _planes(a[:, None]), _planes(b), generalized)
-
-
-def _power_of_two(number):
-    return 1 << (number - 1).bit_length()
 
 
 @functools.cache

@@ -1,7 +1,5 @@
 """Claims of the text, asserted where they stand and printed the same on every machine; and answers to exercises."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

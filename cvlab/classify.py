@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from cvlab import data
+from cvlab import backend, data
 
 LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1, without squeeze-and-excitation
     (1, 3, 1, 1, 16),
@@ -18,6 +18,7 @@ LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (201
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+LEARNING_RATES = {"frozen": 1e-2, "fine_tune": 5e-4, "scratch": 2e-3}  # of `trial`
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
@@ -257,27 +258,50 @@ def train(model, images, labels, steps=200, learning_rate=1e-3, batch_size=32, a
     import keras
 
     began = time.perf_counter()
-    images, labels = data.as_images(images, "train"), np.asarray(labels)
-    classes = model.output.shape[-1]
-    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
-                         f"({len(images)},) and 0…{classes - 1}")  # fmt: skip
-    learner, inputs = model, images
-    if not any(layer.trainable_weights for layer in model.layers[:-1]):
+    images = data.as_images(images, "train")
+    if any(layer.trainable_weights for layer in model.layers[:-1]):
+        losses = fit(model, images, labels, steps, learning_rate, batch_size, augment, seed, progress)
+    else:
         if augment is not None:
             raise ValueError("train: augment needs a body that learns; a frozen one sees each picture once")
-        inputs = features(keras.Model(model.input, model.layers[-1].input), images, progress=progress)
-        learner = keras.Sequential([keras.Input(inputs.shape[1:]), model.layers[-1]])
+        cached = features(keras.Model(model.input, model.layers[-1].input), images, progress=progress)
+        top = keras.Sequential([keras.Input(cached.shape[1:]), model.layers[-1]])
+        losses = fit(top, cached, labels, steps, learning_rate, batch_size, None, seed, progress)
+    return {"loss": losses, "seconds": time.perf_counter() - began}
+
+
+def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
+    """Take `steps` steps of Adam on batches of any inputs, (N, ...); give the loss of each. `train` says the rest."""
+    import keras
+
+    labels, classes = np.asarray(labels), model.outputs[0].shape[-1]
+    if labels.shape != (len(inputs),) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
+                         f"({len(inputs)},) and 0…{classes - 1}")  # fmt: skip
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    learner.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
-    generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, len(images)), [], []
+    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, len(inputs)), [], []
     for _ in _bar(range(steps), progress, f"training {model.name}"):
-        rows = generator.permutation(len(images)) if len(rows) < batch_size else rows
+        rows = generator.permutation(len(inputs)) if len(rows) < batch_size else rows
         chosen, rows = rows[:batch_size], rows[batch_size:]
         batch = augment(inputs[chosen], generator) if augment else inputs[chosen]
-        losses.append(learner.train_on_batch(batch, labels[chosen], return_dict=True)["loss"])
-        learner.reset_metrics()
-    return {"loss": [float(loss) for loss in losses], "seconds": time.perf_counter() - began}
+        losses.append(model.train_on_batch(batch, labels[chosen], return_dict=True)["loss"])
+        model.reset_metrics()
+    return [float(loss) for loss in losses]
+
+
+def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seed=0):
+    """Train one transfer on `per_class` pictures of each class (None: all) and test it.
+
+    Returns:
+        dict: mode, per_class, seed, "accuracy" on the test set (0–1), and "seconds" of training.
+    """
+    backend.set_seed(seed)
+    few = train_set if per_class is None else train_set.few(per_class, seed)
+    model = transfer(backbone, len(train_set.class_names), mode, input_size)
+    told = train(model, few.images, few.labels, steps, LEARNING_RATES[mode], seed=seed)
+    scored = accuracy(model, test_set.images, test_set.labels)
+    return {"mode": mode, "per_class": per_class, "seed": seed, "accuracy": scored, "seconds": told["seconds"]}
 
 
 def accuracy(model, images, labels):

@@ -107,14 +107,18 @@ class Dataset:
                    if getattr(self, k) is not None}  # fmt: skip
         return dataclasses.replace(self, **changed, extras={k: pick(v) for k, v in self.extras.items()})
 
-    def few(self, per_class, seed=0):
-        """Give `per_class` pictures of each class, drawn with `seed`; all of a class that has no more.
+    def draw(self, per_class, seed=0):
+        """Draw `per_class` pictures of each class (all of a class that has no more); give their indices, sorted.
 
         Smaller draws are part of larger ones with the same seed.
         """
         order = np.random.default_rng(seed).permutation(len(self))
         drawn = [order[self.labels[order] == label][:per_class] for label in range(len(self.class_names))]
-        return self.take(np.sort(np.concatenate(drawn)))
+        return np.sort(np.concatenate(drawn))
+
+    def few(self, per_class, seed=0):
+        """Give the data set of the pictures that `draw` draws."""
+        return self.take(self.draw(per_class, seed))
 
 
 def load(name, split="train", *, path=None, size=None, limit=None, classes=None):
@@ -179,6 +183,14 @@ def weights(name):
     if _sha256(path) != known[key]["sha256"]:
         raise DataError(f"weights: {path} is damaged: its checksum differs from the manifest's")
     return path
+
+
+def results(name):
+    """Give a committed measurement, `bench/results/<name>.json`, as the dictionary that its script wrote."""
+    path = EMBEDDED.parent / "bench" / "results" / f"{name}.json"
+    if not path.exists():
+        raise DataUnavailable(f"results: {path} is missing; `python bench/{name}.py` measures it")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @functools.cache

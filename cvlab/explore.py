@@ -1,7 +1,5 @@
 """Controls that work with and without a kernel: pictures that follow a parameter, and questions that answer."""
 
-from __future__ import annotations
-
 import html
 import itertools
 import json
@@ -117,9 +115,8 @@ class Control(Shown):
             f'{SPOKEN}<script type="application/json">{data}</script><script>{SLIDE}{CALL % self.id}</script></figure>'
         )
         if (size := len(page.encode())) > MAX_BYTES:
-            hint = "give fewer choices, smaller pictures, or lossless=False for photographs"
-            most = f"expected at most {MAX_BYTES // 1000}"
-            raise ValueError(f"explore: {len(frames)} frames take {size // 1000} kB, {most}: {hint}")
+            hint = f"at most {MAX_BYTES // 1000}: give fewer choices, smaller pictures, or lossless=False"
+            raise ValueError(f"explore: {len(frames)} frames take {size // 1000} kB, expected {hint}")
         return page
 
     def widget(self):
@@ -138,7 +135,7 @@ class Control(Shown):
         for p in self.parameters:
             kind, more = (w.SelectionSlider, {"continuous_update": False}) if p.ordered else (w.Dropdown, {})
             options, style = [(text, i) for i, text in enumerate(p.texts)], {"description_width": "initial"}
-            controls.append(kind(options=options, value=p.start, description=p.label, style=style, **more))
+            controls.append(kind(options=options, index=p.start, description=p.label, style=style, **more))
             controls[-1].observe(draw, "value")
         if shown.value == "":
             draw()
@@ -167,7 +164,8 @@ def parameter(key, given, label, start):
         state = f'max="{len(texts) - 1}" value="{first}" aria-valuetext="{now}" autocomplete="off"'
         control = f'<input type="range" min="0" {state}><span aria-hidden="true">{now}</span>'
     else:
-        options = (f'<option value="{i}"{" selected" * (i == first)}>{html.escape(t)}' for i, t in enumerate(texts))
+        mark = {first: " selected"}
+        options = (f'<option value="{i}"{mark.get(i, "")}>{html.escape(t)}</option>' for i, t in enumerate(texts))
         control = f'<select autocomplete="off">{"".join(options)}</select>'
     control = f"<label><span>{html.escape(label)}</span>{control}</label>"
     own = {"values": values, "texts": texts, "fields": fields, "ordered": ordered, "start": first}

@@ -1,7 +1,5 @@
 """Pictures and texts as a page holds them: nothing to fetch, small, and safe to put between tags."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html
@@ -103,6 +101,7 @@ def img(picture, alt, lossless=None, fill=False, vector=True):
 
     Args: fill: take all the width there is. vector: drawings become SVG where that is smaller.
     """
+    require(alt=alt)
     array = pixels(picture)
     height, width = array.shape[:2]
     data, scale = webp(array, lossless), max(1, round(360 / width))

@@ -1,7 +1,5 @@
 """Figures with caption and alt text in one call: one style for the whole book, legible on light and dark pages."""
 
-from __future__ import annotations
-
 import html
 import math
 
@@ -59,6 +57,7 @@ def images(pictures, titles=None, *, caption, alt, columns=5, boxes=None, box_la
         if value is not None and len(value) != len(pictures):
             raise ValueError(f"images: {key} has {len(value)} entries, expected {len(pictures)}, one for each picture")
     whole, count, columns = caption if texts else alt, len(pictures), min(columns, len(pictures))
+    require(caption=caption, alt=whole)
     tiles = []
     for i, picture in enumerate(pictures):
         if boxes is not None and boxes[i] is not None:

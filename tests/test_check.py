@@ -55,7 +55,9 @@ def test_a_claim_that_fails_names_itself_the_value_and_the_bound(capsys, value, 
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("bounds", [{"at_least": 0}, {"at_most": 1}, {"equals": 1.0}, {"equals": np.nan}, {"digits": 2}])
+@pytest.mark.parametrize(
+    "bounds", [{"at_least": 0}, {"at_most": 1}, {"equals": 1.0}, {"equals": np.nan}, {"digits": 2}]
+)
 @pytest.mark.parametrize("nan", [float("nan"), np.float32("nan")])
 def test_nan_never_passes(bounds, nan):
     with pytest.raises(AssertionError, match="nan"):

@@ -144,10 +144,10 @@ def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernel
     (rogue / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "rogue", "language": "python"}')
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(book / "home"))
     monkeypatch.setenv("JUPYTER_PATH", str(book / "home"))
-    write_chapter(book, "import os, sys\nprint(seeds, sys.executable, os.environ['PYTHONHASHSEED'], os.getcwd())")
+    write_chapter(book, "import os, sys\nprint(seeds, sys.executable, os.environ['PYTHONHASHSEED'], os.getcwd(), sep='\\n')")
     target = book / "out" / "small.ipynb"
     assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(target)]) == 0
-    printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.split()
+    printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
     assert printed == ["4", sys.executable, "0", str(book / "chapters" / "week1")]
     assert os.listdir(target.parent) == ["small.ipynb"]
 

@@ -42,7 +42,7 @@ class Toy:
     notes: dict = field(default_factory=dict)
 
     def add(self, name: str, slot: str, shape: Mesh | sdf.Field, cells: int = 48) -> None:
-        self.parts.append(Part(name, slot, sdf.mesh(shape, cells) if isinstance(shape, sdf.Field) else shape))
+        self.parts.append(Part(name, slot, sdf.mesh(shape, round(0.78 * cells)) if isinstance(shape, sdf.Field) else shape))
 
 
 class Paint(NamedTuple):
