@@ -35,7 +35,8 @@ lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
 
 serve: book  ## build, and serve the pages on http://127.0.0.1:8000 (PORT=…)
 	@echo "http://127.0.0.1:$(PORT)/ (stop with Ctrl-C)"
-	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html >/dev/null 2>&1 \
+	    || echo "make: port $(PORT) is taken; try make serve PORT=8001" >&2
 
 lint: $(TEST)  ## ruff: style and format
 	@$(PY) -m ruff check .
@@ -53,7 +54,10 @@ clean:  ## remove what was built (.venv and node_modules stay)
 help:
 	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 16
 
-$(BOOK): requirements.txt pyproject.toml $(if $(LOCKED),requirements.lock)
+# Remade where the Python that it was made from is gone.
+.venv/bin/python: ;
+
+$(BOOK): .venv/bin/python requirements.txt pyproject.toml $(if $(LOCKED),requirements.lock)
 	@tools/environment.sh $@ --requirement requirements.txt $(PINS)
 
 $(TEST): $(BOOK) data/render/requirements.txt

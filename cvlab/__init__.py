@@ -1,0 +1,16 @@
+"""What the book's chapters run on: a module an idea, each imported when it is first used."""
+
+import importlib
+
+__version__ = "1.0.0"
+__all__ = ["backend", "boxes", "check", "classify", "data", "explore", "metrics", "page", "run", "show"]
+
+
+def __getattr__(name):
+    if name in __all__:
+        return importlib.import_module(f"cvlab.{name}")
+    raise AttributeError(f"cvlab has no {name!r}; its modules are {', '.join(__all__)}")
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

@@ -8,16 +8,16 @@ from cvlab import run
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(prog="python -m cvlab", description="Run the book's chapters, and see what runs here.")
+    parser = argparse.ArgumentParser(prog="python -m cvlab", description="Run chapters, and see what runs here.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="say what is here to build and run the book with")
     one = commands.add_parser("run", help="execute one chapter headless")
     one.add_argument("chapter", nargs="?", default="", help="its name, such as week1/transfer_learning")
     one.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
     one.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="override a parameter"
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter"
     )
-    one.add_argument("-o", "--output", type=Path, help="where to put the notebook (default: runs/CHAPTER-PROFILE.ipynb)")
+    one.add_argument("-o", "--output", type=Path, help="the notebook to write (default: runs/CHAPTER-PROFILE.ipynb)")
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":

@@ -129,7 +129,7 @@ def nms(boxes, scores, iou_threshold: float = 0.5, max_boxes: int | None = None,
         raise ValueError(f"boxes.nms: iou_threshold is {iou_threshold!r}, expected a number from 0 to 1")
     if max_boxes is not None and max_boxes < 0:
         raise ValueError(f"boxes.nms: max_boxes is {max_boxes!r}, expected None or at least 0")
-    order = _by_score(scores)
+    order, iou_threshold = _by_score(scores), float(iou_threshold)  # a NumPy float64 would compare in float64
     limit = len(boxes) if max_boxes is None else max_boxes
     kept = [order[:0]]  # ranks, not indices: sorting ranks sorts by score
     for label in [0] if labels is None else np.unique(groups):

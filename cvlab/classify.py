@@ -9,7 +9,7 @@ import numpy as np
 
 from cvlab import backend, data
 
-LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1, without squeeze-and-excitation
+LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
     (2, 5, 2, 6, 40),
@@ -18,6 +18,7 @@ LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (201
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+LOSS = "sparse_categorical_crossentropy"
 LEARNING_RATES = {"frozen": 1e-2, "fine_tune": 5e-4, "scratch": 2e-3}  # of `trial`
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
@@ -122,7 +123,9 @@ def _finish(name, trained_on, trained_classes, pixels, features, weights, includ
             "take include_top=False and a top of your own (see transfer), or weights=None"
         )
     if not (weights is None or weights == trained_on or str(weights).endswith(".weights.h5")):
-        raise ValueError(f"{name}: weights={weights!r}, expected {trained_on!r}, None or a path that ends in .weights.h5")
+        raise ValueError(
+            f"{name}: weights={weights!r}, expected {trained_on!r}, None or a path that ends in .weights.h5"
+        )
     x = layers.GlobalAveragePooling2D(name="pool")(features)
     x = layers.Dense(num_classes if weights != trained_on else trained_classes, name="classes")(x)
     x = layers.Activation(activation, dtype="float32", name="probabilities")(x) if activation else x
@@ -187,8 +190,8 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     if mode not in ("frozen", "fine_tune", "scratch"):
         raise ValueError(f"transfer: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
     if len(backbone.output.shape) != 4:
-        raise ValueError(f"transfer: {backbone.name} gives {backbone.output.shape}, expected feature maps (N, h, w, C); "
-                         "build it with include_top=False")  # fmt: skip
+        raise ValueError(f"transfer: {backbone.name} gives {backbone.output.shape}, expected feature maps "
+                         "(N, h, w, C); build it with include_top=False")  # fmt: skip
     body = keras.models.clone_model(backbone)
     if mode != "scratch":
         body.set_weights(backbone.get_weights())
@@ -278,10 +281,14 @@ def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment
     if labels.shape != (len(inputs),) or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
                          f"({len(inputs)},) and 0…{classes - 1}")  # fmt: skip
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
+    if model.compiled and model.loss == LOSS and isinstance(model.optimizer, keras.optimizers.Adam):
+        for variable in model.optimizer.variables:  # a fresh start on the graph that is there
+            variable.assign(np.zeros(variable.shape, variable.dtype))
+    else:
+        model.compile(keras.optimizers.Adam(), LOSS)
     generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, len(inputs)), [], []
-    for _ in _bar(range(steps), progress, f"training {model.name}"):
+    for step in _bar(range(steps), progress, f"training {model.name}"):
+        model.optimizer.learning_rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         rows = generator.permutation(len(inputs)) if len(rows) < batch_size else rows
         chosen, rows = rows[:batch_size], rows[batch_size:]
         batch = augment(inputs[chosen], generator) if augment else inputs[chosen]
@@ -290,18 +297,25 @@ def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment
     return [float(loss) for loss in losses]
 
 
-def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seed=0):
-    """Train one transfer on `per_class` pictures of each class (None: all) and test it.
+def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seeds=(0,)):
+    """Train a transfer on `per_class` pictures of each class (None: all) and test it, once for each seed.
+
+    The seed decides which pictures are drawn, in which order they come, and how random weights start.
 
     Returns:
-        dict: mode, per_class, seed, "accuracy" on the test set (0–1), and "seconds" of training.
+        list of dict: mode, per_class, seed, "accuracy" on the test set (0–1), and "seconds" of training.
     """
-    backend.set_seed(seed)
-    few = train_set if per_class is None else train_set.few(per_class, seed)
-    model = transfer(backbone, len(train_set.class_names), mode, input_size)
-    told = train(model, few.images, few.labels, steps, LEARNING_RATES[mode], seed=seed)
-    scored = accuracy(model, test_set.images, test_set.labels)
-    return {"mode": mode, "per_class": per_class, "seed": seed, "accuracy": scored, "seconds": told["seconds"]}
+    model, rows = None, []
+    for seed in seeds:
+        backend.set_seed(seed)
+        fresh = transfer(backbone, len(train_set.class_names), mode, input_size)
+        model = model or fresh
+        model.set_weights(fresh.get_weights())  # one compiled graph serves all seeds
+        few = train_set if per_class is None else train_set.few(per_class, seed)
+        seconds = train(model, few.images, few.labels, steps, LEARNING_RATES[mode], seed=seed)["seconds"]
+        scored = accuracy(model, test_set.images, test_set.labels)
+        rows.append({"mode": mode, "per_class": per_class, "seed": seed, "accuracy": scored, "seconds": seconds})
+    return rows
 
 
 def accuracy(model, images, labels):

@@ -26,7 +26,7 @@ PHOTOGRAPHS = ("chelsea", "coffee", "camera")  # scikit-image's; ImageNet's clas
 CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home, download)
     "objects": ("toybox", "toybox/objects.zip", ("train", "val", "test"), "one toy a picture, nine classes, 96×96"),
     "scenes": ("toybox", "toybox/scenes.zip", ("train", "val", "test"), "one to six toys a picture, 160×160"),
-    "duck": ("toybox", "toybox/duck.zip", ("train", "test"), "scenes with rubber ducks, a class that no other part shows"),
+    "duck": ("toybox", "toybox/duck.zip", ("train", "test"), "scenes with rubber ducks, which no other part shows"),
     "eyes": ("toybox", "toybox/eyes.zip", ("train", "test", "mended_train", "mended_test"),
              "cats and dogs that differ in their eyes alone"),
     "pavement": ("toybox", "toybox/pavement.zip", ("train", "test", "turned", "mended_train"),
@@ -93,7 +93,9 @@ class Dataset:
         return len(self.images)
 
     def __repr__(self):
-        size = f"{self.images.shape[2]}×{self.images.shape[1]}" if isinstance(self.images, np.ndarray) else "various sizes"
+        size = (
+            f"{self.images.shape[2]}×{self.images.shape[1]}" if isinstance(self.images, np.ndarray) else "various sizes"
+        )
         return f"Dataset({self.name!r}, {self.split!r}: {len(self)} pictures, {size}, {len(self.class_names)} classes)"
 
     def take(self, indices):
@@ -189,7 +191,7 @@ def results(name):
     """Give a committed measurement, `bench/results/<name>.json`, as the dictionary that its script wrote."""
     path = EMBEDDED.parent / "bench" / "results" / f"{name}.json"
     if not path.exists():
-        raise DataUnavailable(f"results: {path} is missing; `python bench/{name}.py` measures it")
+        raise DataUnavailable(f"results: {path} is missing; `python -m bench.{name}` measures it")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -312,7 +314,9 @@ def own_folder():
     """
     value = os.environ.get("CVLAB_DATA")
     if value and not Path(value).is_dir():
-        raise DataUnavailable(f"CVLAB_DATA={value} is not a folder; unset it, or point it at the folder with the archives")
+        raise DataUnavailable(
+            f"CVLAB_DATA={value} is not a folder; unset it, or point it at the folder with the archives"
+        )
     return Path(value) if value else None
 
 
@@ -352,9 +356,9 @@ def _open(name, split, path):
         return "cifar_binary", target if target.exists() else fetch(url, target, sha256, size)
     home = rest[1] if rest else "this project's repository"
     raise DataUnavailable(
-        f"load: {name} ({what}) is not on this machine. It comes from {home}. Three ways to get it: put {Path(file).name} "
-        f"(or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to a folder that has it; or use the toybox, "
-        "which is embedded, in its place"
+        f"load: {name} ({what}) is not on this machine. It comes from {home}. Three ways to get it: "
+        f"put {Path(file).name} (or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to "
+        "a folder that has it; or use the toybox, which is embedded, in its place"
     )
 
 
@@ -443,7 +447,7 @@ def _toybox(store, name, split, limit):
     extras = {key: np.array([info[key] for info in infos]) for key in infos[0] if key not in known}
     return Dataset(
         name, split, store.pictures([f"{split}/images/{stem}.webp" for stem in stems]),
-        labels=[l for _, l in pairs] if several else np.concatenate([l for _, l in pairs]),
+        labels=[ids for _, ids in pairs] if several else np.concatenate([ids for _, ids in pairs]),
         class_names=tuple(c["name"] for c in sorted(coco["categories"], key=lambda c: c["id"])),
         boxes=[b for b, _ in pairs] if several else np.concatenate([b for b, _ in pairs]),
         masks=masks, mask_names=tuple(coco["info"]["semantic"]) if several else ("elsewhere", "toy"),
@@ -477,10 +481,16 @@ def _cifar_binary(path, name, split, limit):
     """Read the archive of the data set's own home: records of a label and 3×32×32 bytes."""
     wanted = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     with tarfile.open(path) as tar:
-        files = {Path(m.name).name: tar.extractfile(m).read() for m in tar if Path(m.name).name in [*wanted, "batches.meta.txt"]}
+        files = {
+            Path(m.name).name: tar.extractfile(m).read()
+            for m in tar
+            if Path(m.name).name in [*wanted, "batches.meta.txt"]
+        }
     records = np.frombuffer(b"".join(files[file] for file in wanted), np.uint8).reshape(-1, 3073)[:limit]
     images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return Dataset(name, split, images, records[:, 0].astype(np.int64), tuple(files["batches.meta.txt"].decode().split()))
+    return Dataset(
+        name, split, images, records[:, 0].astype(np.int64), tuple(files["batches.meta.txt"].decode().split())
+    )
 
 
 def _imagenet():
@@ -521,7 +531,8 @@ def _voc(store, name, split, limit):
             raise DataError(f"{store.path}: {file} is not XML ({error})") from error
         if Path(file).stem not in pictures:
             raise DataError(f"{store.path}: {file} has no picture {Path(file).stem}.jpg beside it")
-        objects = [(o.findtext("name").strip(), [float(o.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")])
+        corners = ("xmin", "ymin", "xmax", "ymax")
+        objects = [(o.findtext("name").strip(), [float(o.findtext(f"bndbox/{k}")) for k in corners])
                    for o in root.iter("object")]  # fmt: skip
         rows.append((pictures[Path(file).stem], objects))
         names |= {label for label, _ in objects}

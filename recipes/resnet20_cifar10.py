@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
+from _export import export
 
 from cvlab import classify
 
@@ -102,7 +103,7 @@ def main():
     exported = classify.resnet20(weights=None)
     exported.set_weights(model.get_weights())
     print(f"averaged weights: test accuracy {score(exported, test_set.images, test_set.labels):.4f}")
-    classify.export(exported, "resnet20_cifar10")
+    print(f"wrote {export(exported, 'resnet20_cifar10', 'Apache-2.0')}")
 
 
 if __name__ == "__main__":

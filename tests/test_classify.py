@@ -116,7 +116,9 @@ def test_frozen_leaves_the_body_and_its_statistics_as_they_were(small_backbone, 
     assert classify.accuracy(model, images, labels) > 0.95
 
 
-def test_fine_tuning_moves_the_convolutions_from_the_backbones_weights_but_not_batch_normalization(small_backbone, colours):
+def test_fine_tuning_moves_the_convolutions_from_the_backbones_weights_but_not_batch_normalization(
+    small_backbone, colours
+):
     model = classify.transfer(small_backbone, 3, "fine_tune")
     body = model.get_layer("small")
     for ours, theirs in zip(body.get_weights(), small_backbone.get_weights(), strict=True):
@@ -206,6 +208,25 @@ def test_accuracy_counts_the_right_answers(small_backbone):
     labels = answers.copy()
     labels[:5] = (labels[:5] + 1) % 3
     assert classify.accuracy(model, images, labels) == pytest.approx(15 / 20)
+
+
+def test_a_trial_reports_what_it_did_and_repeats(small_backbone, colours):
+    images, labels = colours
+    source = data.Dataset("colours", "train", images, labels, ("red", "green", "blue"))
+    two = classify.trial(small_backbone, source, source, "fine_tune", 6, steps=20, seeds=(1, 2))
+    (alone,) = classify.trial(small_backbone, source, source, "fine_tune", 6, steps=20, seeds=(2,))
+    assert [row["seed"] for row in two] == [1, 2] and two[1]["accuracy"] == alone["accuracy"] > 0.5
+    assert (alone["mode"], alone["per_class"]) == ("fine_tune", 6) and alone["seconds"] > 0
+
+
+def test_training_twice_starts_afresh(small_backbone, colours):
+    model = classify.transfer(small_backbone, 3, "fine_tune")
+    start = model.get_weights()
+    first = classify.train(model, *colours, steps=5)["loss"]
+    model.set_weights(start)
+    classify.train(model, *colours, steps=3, learning_rate=0.1)
+    model.set_weights(start)
+    np.testing.assert_allclose(classify.train(model, *colours, steps=5)["loss"], first, rtol=1e-4)
 
 
 def test_augmentation_sees_every_batch_and_is_refused_for_a_frozen_body(small_backbone, colours):

@@ -88,7 +88,9 @@ def test_no_base_part_knows_the_duck_and_duck_does():
 
 def test_few_draws_so_many_of_each_class_and_smaller_draws_are_part_of_larger():
     labels = np.repeat(np.arange(3), [9, 20, 4])
-    source = data.Dataset("x", "train", np.arange(33)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels, ("a", "b", "c"))
+    source = data.Dataset(
+        "x", "train", np.arange(33)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels, ("a", "b", "c")
+    )
     small, large = source.few(5, seed=1), source.few(8, seed=1)
     assert np.bincount(small.labels).tolist() == [5, 5, 4]
     drawn = [set(d.images[:, 0, 0, 0].tolist()) for d in (small, large, source.few(5, seed=2))]
@@ -116,7 +118,9 @@ def test_a_zip_reads_like_its_folder(image_folder, tmp_path_factory):
     with zipfile.ZipFile(archive, "w") as out:
         for path in image_folder.rglob("*.png"):
             out.write(path, path.relative_to(image_folder).as_posix())
-    np.testing.assert_array_equal(data.load("folder", path=archive).images, data.load("folder", path=image_folder).images)
+    np.testing.assert_array_equal(
+        data.load("folder", path=archive).images, data.load("folder", path=image_folder).images
+    )
 
 
 def voc_folder(root, box, label="duck", picture=True, size=(30, 40)):
@@ -227,7 +231,9 @@ def test_a_damaged_archive_is_named(monkeypatch, tmp_path, damage):
         out.writestr("images/raccoon-1.jpg", os.urandom(4000))
         out.writestr("annotations/raccoon-1.xml", "<annotation/>")
     whole = archive.read_bytes()
-    archive.write_bytes({"truncated": whole[:2000], "overwritten": whole[:100] + b"\0" * 200 + whole[300:], "empty": b""}[damage])
+    archive.write_bytes(
+        {"truncated": whole[:2000], "overwritten": whole[:100] + b"\0" * 200 + whole[300:], "empty": b""}[damage]
+    )
     monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
     with pytest.raises(data.DataError, match=r"raccoon\.zip"):
         data.load("raccoon", "train")
@@ -255,7 +261,12 @@ def test_unknown_weights_are_answered_with_those_that_are():
 
 @pytest.mark.parametrize(
     "images",
-    [np.zeros((2, 8, 8, 3), np.int64), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)],
+    [
+        np.zeros((2, 8, 8, 3), np.int64),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
 )
 def test_images_of_another_type_or_shape_are_named(images):
     with pytest.raises(ValueError, match=f"some_function: images are {images.dtype} of shape"):
@@ -272,7 +283,9 @@ def test_centre_crop_keeps_the_centre():
 
 
 def test_photographs_are_rgb_and_an_unknown_one_is_named():
-    assert all(data.photograph(name).shape[-1] == 3 and data.photograph(name).dtype == np.uint8 for name in data.PHOTOGRAPHS)
+    assert all(
+        data.photograph(name).shape[-1] == 3 and data.photograph(name).dtype == np.uint8 for name in data.PHOTOGRAPHS
+    )
     with pytest.raises(ValueError, match="'lena' is not one of chelsea"):
         data.photograph("lena")
 
@@ -284,8 +297,10 @@ def https_server(tmp_path_factory):
     content = bytes(range(256)) * 12
     (folder / "file.bin").write_bytes(content)
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
-         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"], capture_output=True)  # fmt: skip
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / "key.pem",
+         "-out", folder / "cert.pem", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        capture_output=True,
+    )  # fmt: skip
     if made.returncode:
         pytest.skip("openssl is not here to make a certificate for the test's own server")
 
@@ -301,7 +316,11 @@ def https_server(tmp_path_factory):
     inside.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server.socket = inside.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"https://127.0.0.1:{server.server_port}/file.bin", ssl.create_default_context(cafile=folder / "cert.pem"), content
+    yield (
+        f"https://127.0.0.1:{server.server_port}/file.bin",
+        ssl.create_default_context(cafile=folder / "cert.pem"),
+        content,
+    )
     server.shutdown()
 
 
@@ -339,7 +358,6 @@ def test_fetch_on_a_full_disk_says_so_and_leaves_nothing(https_server, tmp_path,
 def test_fetch_takes_https_only(tmp_path):
     with pytest.raises(ValueError, match="not an https address"):
         data.fetch("http://127.0.0.1/file", tmp_path / "file", "0" * 64, 10)
-
 
 
 def has(name):

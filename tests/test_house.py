@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -93,11 +92,22 @@ def test_the_page_packages_are_locked_with_a_checksum_and_without_a_registry():
 
 def test_importing_cvlab_is_quick_and_brings_no_backend():
     code = ("import sys, time; began = time.perf_counter(); import cvlab; seconds = time.perf_counter() - began;"
-            "print(seconds, sorted({'keras', 'tensorflow', 'jax', 'torch', 'cv2', 'matplotlib', 'numpy'} & {*sys.modules}))")  # fmt: skip
+            "heavy = {'keras', 'tensorflow', 'jax', 'torch', 'cv2', 'matplotlib', 'numpy'};"
+            "print(seconds, sorted(heavy & {*sys.modules}))")  # fmt: skip
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     printed = [run.stdout.split(maxsplit=1) for run in runs]
     assert {modules.strip() for _, modules in printed} == {"[]"}
     assert min(float(seconds) for seconds, _ in printed) < 0.1
+
+
+def test_every_module_is_reached_through_the_package_and_a_wrong_name_is_told():
+    import cvlab
+
+    modules = {path.stem for path in (ROOT / "cvlab").glob("*.py") if not path.stem.startswith("__")}
+    assert set(cvlab.__all__) == modules
+    assert all(getattr(cvlab, name).__name__ == f"cvlab.{name}" for name in modules)
+    with pytest.raises(AttributeError, match="no 'explian'; its modules are .*explore"):
+        _ = cvlab.explian
 
 
 def test_only_the_backend_module_imports_a_backend():
@@ -183,13 +193,13 @@ def test_code_cells_are_short(notebook):
 
 @pytest.fixture
 def bare(tmp_path):
-    """A folder, with a space in its name, that holds tools/environment.sh, and a PATH with few programs and no Python."""
+    """A folder with a space in its name that holds tools/environment.sh, and a PATH without Python."""
     clone = tmp_path / "a clone"
     (clone / "tools").mkdir(parents=True)
     shutil.copy(ROOT / "tools" / "environment.sh", clone / "tools")
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("sh", "dirname", "date", "tail", "grep", "touch", "mkdir", "cat", "chmod", "sleep"):
+    for name in ("sh", "dirname", "date", "tail", "grep", "touch", "mkdir", "cat", "chmod", "sleep", "cksum"):
         (programs / name).symlink_to(shutil.which(name))
     return clone, programs
 
@@ -207,7 +217,8 @@ WITHOUT_VENV = 'case "$*" in *ensurepip*) exit 1;; esac'
 
 def working(pip):
     return f"""case "$*" in *--clear*)
-mkdir -p .venv/bin; printf '#!/bin/sh\\ncase "$*" in *"-m pip"*) {pip};; esac\\n' >.venv/bin/python; chmod +x .venv/bin/python;;
+mkdir -p .venv/bin; printf '#!/bin/sh\\ncase "$*" in *"-m pip"*) {pip};; esac\\n' >.venv/bin/python
+chmod +x .venv/bin/python;;
 esac"""
 
 
@@ -216,7 +227,7 @@ def install(bare, python=None):
     command = [clone / "tools" / "environment.sh", ".venv/stamp", "--requirement", "requirements.txt"]
     environment = {"PATH": str(programs), **({"PYTHON": python} if python else {})}
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
-    complaints = [line for line in done.stderr.splitlines() if line.startswith("make: ")]
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("install")]
     return done.returncode, complaints, (clone / ".venv" / "stamp").exists()
 
 
@@ -251,6 +262,18 @@ def test_an_older_python_beside_too_new_a_one_is_found(bare):
 def test_python_can_be_named(bare):
     stub(bare[0].parent / "elsewhere" / "python", working(pip="exit 0"))
     assert install(bare, python=str(bare[0].parent / "elsewhere" / "python")) == (0, [], True)
+
+
+def test_what_is_installed_is_not_installed_again_until_other_packages_are_asked_for(bare):
+    clone, programs = bare
+    stub(programs / "python3", working(pip="echo pip >>.venv/calls; exit 0"))
+    (clone / "requirements.txt").write_text("one")
+    for _ in range(2):
+        assert install(bare) == (0, [], True)
+        assert (clone / ".venv" / "calls").read_text() == "pip\n"
+    (clone / "requirements.txt").write_text("another")
+    assert install(bare) == (0, [], True)
+    assert (clone / ".venv" / "calls").read_text() == "pip\npip\n"
 
 
 def test_when_pip_fails_one_line_says_why_and_it_is_tried_again(bare):

@@ -1,8 +1,12 @@
 """`python -m cvlab`: which parameters a chapter gets, when it is out of date, what a user is told."""
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -32,8 +36,15 @@ def book(tmp_path, monkeypatch):
     profiles.mkdir()
     (profiles / "quick.yml").write_text("week1/small: {seeds: 3}\n")
     (profiles / "full.yml").write_text("week1/small: {seeds: 10, learning_rate: 1}\n")
-    for name in ("cvlab/boxes.py", "data/manifest.json", "requirements.txt", "requirements.lock", "tests/test_boxes.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in (
+        "cvlab/boxes.py",
+        "data/manifest.json",
+        "bench/results/iou.json",
+        "requirements.txt",
+        "requirements.lock",
+        "tests/test_x.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     monkeypatch.setattr(run, "book_root", lambda: tmp_path)
     return tmp_path
@@ -91,7 +102,7 @@ def test_outside_a_clone_one_line_says_so(tmp_path):
     package = tmp_path / "site" / "cvlab"
     package.mkdir(parents=True)
     for module in ("__init__", "__main__", "run"):
-        (package / f"{module}.py").write_text((run.Path(run.__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+        shutil.copy(Path(run.__file__).with_name(f"{module}.py"), package)
     done = subprocess.run(
         [sys.executable, "-m", "cvlab", "run", "small"], cwd=package.parent, capture_output=True, text=True, check=False
     )
@@ -110,9 +121,10 @@ def change_cell(book):
      lambda book: (book / "cvlab" / "boxes.py").write_text("changed"),
      lambda book: (book / "cvlab" / "new.py").write_text("new"),
      lambda book: (book / "data" / "manifest.json").write_text("changed"),
+     lambda book: (book / "bench" / "results" / "iou.json").write_text("changed"),
      lambda book: (book / "requirements.txt").write_text("changed"),
      lambda book: (book / "requirements.lock").write_text("changed")],
-    ids=["cell", "module", "new module", "manifest", "requirements", "lock"],
+    ids=["cell", "module", "new module", "manifest", "measurement", "requirements", "lock"],
 )  # fmt: skip
 def test_a_chapter_is_out_of_date_after_a_change_in(book, change):
     before = run.fingerprint("week1/small", {})
@@ -129,7 +141,7 @@ def test_a_chapter_is_out_of_date_with_other_parameters_or_another_backend(book,
 
 def test_a_chapter_stays_up_to_date_after_a_change_in_a_test_or_in_outputs(book):
     before = run.fingerprint("week1/small", {})
-    (book / "tests" / "test_boxes.py").write_text("changed")
+    (book / "tests" / "test_x.py").write_text("changed")
     path = book / "chapters" / "week1" / "small.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[-1].outputs = [new_output("stream", text="6")]
@@ -144,12 +156,23 @@ def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernel
     (rogue / "kernel.json").write_text('{"argv": ["/bin/false"], "display_name": "rogue", "language": "python"}')
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(book / "home"))
     monkeypatch.setenv("JUPYTER_PATH", str(book / "home"))
-    write_chapter(book, "import os, sys\nprint(seeds, sys.executable, os.environ['PYTHONHASHSEED'], os.getcwd(), sep='\\n')")
+    told = "seeds, sys.executable, os.environ['PYTHONHASHSEED'], os.getcwd()"
+    write_chapter(book, f"import os, sys\nprint({told}, sep='\\n')")
     target = book / "out" / "small.ipynb"
     assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(target)]) == 0
     printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
     assert printed == ["4", sys.executable, "0", str(book / "chapters" / "week1")]
     assert os.listdir(target.parent) == ["small.ipynb"]
+
+
+@pytest.mark.parametrize(("overrides", "status"), [([], 1), (["-p", "seeds", "4"], 0)])
+def test_a_claim_is_asserted_with_the_chapters_own_parameters_and_reported_with_others(book, overrides, status):
+    write_chapter(book, "from cvlab.check import check\ncheck('seeds', seeds, at_least=7)")
+    target = book / "out" / "small.ipynb"
+    assert command.main(["run", "small", "-o", str(target), *overrides]) == status
+    assert "CVLAB_CHECKS" not in os.environ
+    if status == 0:
+        assert "✗ seeds: 4" in nbformat.read(target, as_version=4).cells[-1].outputs[0].text
 
 
 def test_a_cell_that_raises_is_named_and_what_was_there_before_stays(book, capsys):
@@ -176,15 +199,13 @@ def test_doctor_finds_damaged_and_missing_files(book, capsys):
     weights = book / "data" / "weights" / "net.weights.h5"
     weights.parent.mkdir()
     weights.write_bytes(b"weights")
-    digest = "9a7de7f3f0f6a8bb0eb0bb0b9f9e8b6ef0b0e6f9"
-    manifest = book / "data" / "manifest.json"
-    manifest.write_text('{"files": {"weights/net.weights.h5": {"sha256": "%s", "bytes": 7}}}' % digest)
-    assert command.main(["doctor"]) == 1
-    assert "net.weights.h5 differs" in capsys.readouterr().out
-    digest = run.hashlib.sha256(b"weights").hexdigest()
-    manifest.write_text('{"files": {"weights/net.weights.h5": {"sha256": "%s", "bytes": 7}}}' % digest)
+    entry = {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7}
+    (book / "data" / "manifest.json").write_text(json.dumps({"files": {"weights/net.weights.h5": entry}}))
     assert command.main(["doctor"]) == 0
     assert "verdict    ready" in capsys.readouterr().out
+    weights.write_bytes(b"weightz")
+    assert command.main(["doctor"]) == 1
+    assert "net.weights.h5 differs" in capsys.readouterr().out
     weights.unlink()
     assert command.main(["doctor"]) == 1
     assert "verdict    not ready: weights" in capsys.readouterr().out

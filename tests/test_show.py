@@ -159,6 +159,9 @@ def test_named_boxes_differ_in_colour_and_carry_their_names():
     assert (truth, found) == (show.PALETTE[1], show.PALETTE[0])
     assert drawn[:59, 40:160].any()  # "truth" above its box, "found" below
     assert drawn[162:, 190:310].any()
+    apart = show.draw_boxes(blank, {"truth": [[50, 60, 150, 160]], "found": []})
+    crossed = show.draw_boxes(blank, {"truth": [[50, 60, 150, 160]], "found": [[60, 30, 300, 160]]})
+    assert (crossed[48:56, 54:78] == apart[48:56, 54:78]).all()  # no box covers a name
     labelled = show.draw_boxes(blank, [[50, 60, 150, 160]], labels=["cat 0.93"])
     assert (labelled != show.draw_boxes(blank, [[50, 60, 150, 160]])).any()
 

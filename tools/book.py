@@ -2,12 +2,11 @@
 
 Executed chapters go to _build/stage, never over the committed ones (but see --write-back), each with the fingerprint
 of what it depends on (`cvlab.run.fingerprint` lists it); a chapter whose fingerprint has changed, or that was never
-executed in this clone, is out of date. Pages are rendered again when anything in the stage or the configuration changed.
+executed in this clone, is out of date. Pages are rendered again when the stage or the configuration has changed.
 """
 
 import argparse
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -23,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "_build" / "stage"
 PAGES = ROOT / "_build" / "html"
 NEXT = ROOT / "_build" / "next"
+# What the pages are made from, apart from the chapters' notebooks.
+SOURCES = ("*.md", "*.bib", "_toc.yml", "_static/**/*", "chapters/**/*", "data/*/*.webp", "docs/*.webp")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS = re.compile(r"\r|\d+%\|")
 
@@ -30,7 +31,7 @@ PROGRESS = re.compile(r"\r|\d+%\|")
 def main():
     parser = argparse.ArgumentParser(description="Build the book.")
     parser.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
-    parser.add_argument("--write-back", action="store_true", help="write the outputs into chapters/, which then get committed")
+    parser.add_argument("--write-back", action="store_true", help="write the outputs into chapters/ too")
     options = parser.parse_args()
     if options.write_back and options.profile != "quick":
         parser.error("--write-back: the committed outputs are those of the quick profile")
@@ -39,14 +40,16 @@ def main():
         complete = execute_chapters(options.profile)
     except (run.CommandError, OSError) as error:
         sys.exit(f"book: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nbook: interrupted; what was executed so far stays")
     if not complete:
         sys.exit("book: not rendered, as a chapter failed; the pages are as they were before")
     if options.write_back:
         write_back()
     copy_sources()
     rendered = render()
-    page = (PAGES / "index.html").relative_to(ROOT)
-    print(f"{'built' if rendered else 'up to date'} in {time.monotonic() - began:.0f} s: {page} (read it there, or `make serve`)")
+    done, page = "built" if rendered else "up to date", (PAGES / "index.html").relative_to(ROOT)
+    print(f"{done} in {time.monotonic() - began:.0f} s: {page} (read it there, or `make serve`)")
 
 
 def execute_chapters(profile):
@@ -124,7 +127,8 @@ def write_back():
     """Put the staged outputs into the committed chapters; all else in them stays as it is."""
     for name in run.chapters():
         path = ROOT / "chapters" / f"{name}.ipynb"
-        notebook, staged = nbformat.read(path, as_version=4), nbformat.read(STAGE / "chapters" / f"{name}.ipynb", as_version=4)
+        notebook = nbformat.read(path, as_version=4)
+        staged = nbformat.read(STAGE / "chapters" / f"{name}.ipynb", as_version=4)
         executed = [cell for cell in staged.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
         for cell, new in zip(notebook.cells, executed, strict=True):
             if cell.cell_type == "code":
@@ -137,9 +141,9 @@ def write_back():
 def copy_sources():
     """Bring all else that the pages are made from into the stage, and take out of it what is gone."""
     wanted = {STAGE / "chapters" / f"{name}.ipynb" for name in run.chapters()}
-    for pattern in ("*.md", "*.bib", "_toc.yml", "_static/**/*", "chapters/**/*"):
+    for pattern in SOURCES:
         for source in ROOT.glob(pattern):
-            if source.is_dir() or source.suffix == ".ipynb" or "profiles" in source.parts:
+            if source.is_dir() or source.suffix == ".ipynb" or source.name == "README.md" or "profiles" in source.parts:
                 continue
             target = STAGE / source.relative_to(ROOT)
             wanted.add(target)
@@ -152,13 +156,14 @@ def copy_sources():
 
 
 def render():
-    """Render the stage with execution off, unless the pages were made from just this stage; say whether that was needed.
+    """Render the stage with execution off, unless the pages were made from just this; say whether that was needed.
 
     All pages are made anew and take the place of the old ones at the end, so that nothing stale is left among them.
     """
     digest = hashlib.sha256()
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    for path in [*sources, ROOT / "_config.yml", ROOT / "tools" / "offline_pages.py", ROOT / "package-lock.json"]:
+    others = ("_config.yml", "tools/offline_pages.py", "package-lock.json", "requirements.txt", "requirements.lock")
+    for path in [*sources, *(ROOT / name for name in others)]:
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     stamp = PAGES / ".rendered"
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
@@ -169,14 +174,15 @@ def render():
     build = "import jupyter_book.cli.main as jb; jb.main()"
     done = subprocess.run(
         [sys.executable, "-c", build, "build", STAGE, "--path-output", NEXT, "--config", ROOT / "_config.yml", "-q"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True, text=True,
     )  # fmt: skip
+    warnings = re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
     print(f" {time.monotonic() - began:.0f} s")
-    sys.stderr.write(done.stderr)
+    sys.stderr.write(warnings)
     if done.returncode != 0:
         sys.stderr.write(done.stdout[-2000:])
         sys.exit("book: Jupyter Book could not render the pages, see above; the old ones stay")
-    (ROOT / "_build" / "warnings.txt").write_text(done.stderr, encoding="utf-8")
+    (ROOT / "_build" / "warnings.txt").write_text(warnings, encoding="utf-8")
     shutil.rmtree(PAGES, ignore_errors=True)
     (NEXT / "_build" / "html").rename(PAGES)
     shutil.rmtree(NEXT)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv where it is missing, and install into it:  tools/environment.sh STAMP PIP-ARGUMENTS…
-# The stamp is written last, so an installation that was cut off is done again.
+# The stamp holds a checksum of what was asked for and is written last: an installation that was cut off is done again,
+# one that is complete needs no network.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 stamp=$1
@@ -18,10 +19,16 @@ if ! .venv/bin/python -c "import pip; $in_range" 2>/dev/null; then
     if [ -z "$found" ] && [ -n "$without_venv" ]; then
         fail "$without_venv has no venv module: install it (Debian: apt install python3-venv) and try again"
     elif [ -z "$found" ]; then
-        fail "Python 3.10 to 3.13 is needed and ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>&1 || echo missing):" \
+        fail "Python 3.10 to 3.13 is needed and ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2>/dev/null || echo missing):" \
              "install one (Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3.12"
     fi
     "$found" -m venv --clear .venv || fail "$found could not make .venv"
+fi
+
+asked=$(cat pyproject.toml requirements.txt requirements.lock data/render/requirements.txt 2>/dev/null | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" = "$asked $*" ]; then
+    touch "$stamp"
+    exit
 fi
 
 log=.venv/install.log
@@ -37,4 +44,4 @@ done
 [ -t 2 ] && printf '\r\033[K' >&2
 wait $pip || fail "pip could not install the packages (is the network there?): $(grep ERROR "$log" | tail -n 1) (all of it: $log)"
 printf 'installed into .venv in %s s\n' $(($(date +%s) - began)) >&2
-touch "$stamp"
+printf '%s\n' "$asked $*" >"$stamp"

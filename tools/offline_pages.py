@@ -18,12 +18,18 @@ MATHJAX = Path(__file__).parents[1] / "node_modules" / "mathjax"
 MATHJAX_PARTS = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "a11y", "sre/mathmaps", "ui")
 # Font Awesome's icons, in its script: "name":[width,height,["alias",…],"code","path"], and in its style sheet.
 ICON = re.compile(r'(?<=[{,])"?([\w-]+)"?:\[\d+,\d+,\[([^\]]*)\],"\w+",(?:"[^"]*"|\[[^\]]*\])\],?')
-ICON_RULE = re.compile(r'(?:\.fa-[\w-]+:{1,2}before,?)+\{content:"[^"]*"\}|(?:\.fa-[\w-]+,?)+\{--fa:"[^"]*"(?:;--fa--fa:"[^"]*")?\}')
+ICON_RULE = re.compile(
+    r'(?:\.fa-[\w-]+:{1,2}before,?)+\{content:"[^"]*"\}|(?:\.fa-[\w-]+,?)+\{--fa:"[^"]*"(?:;--fa--fa:"[^"]*")?\}'
+)
 # (what the theme or docutils writes, what goes in its place), as regular expressions
 BARRIERS = (
     (r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"', r"\1"),  # its text says more
     (r'(<i class="theme-switch[^>]*?) title="[^"]*"', r"\1"),  # read out as a part of the button's name
-    (r'(<div id="pst-primary-sidebar")', r'\1 role="complementary" aria-label="Book"'),  # else outside all landmarks
+    (
+        r"(<div[^>]*?) (class=\"bd-sidebar-primary )",
+        r'\1 role="complementary" aria-label="Book" \2',
+    ),  # else no landmark
+    (r'<link rel="preload" as="font"[^>]*>', ""),  # three fonts at once, and none of them from a disk
     (r' role="list"(?= class="citation-list")', ""),  # a list without list items
     (r' role="doc-biblioentry"', ""),  # deprecated, and only for list items
 )
@@ -57,7 +63,7 @@ def finish(app, error):
 def copy_mathjax(target):
     """Copy MathJax from node_modules to `target`, where a page's script tag expects it."""
     if not MATHJAX.is_dir():
-        logging.getLogger(__name__).warning("formulas stay unset: MathJax is not in node_modules (`make book` fetches it)")
+        logging.getLogger(__name__).warning("no MathJax in node_modules (`make book` fetches it): formulas stay unset")
         return
     for part in MATHJAX_PARTS:
         source = MATHJAX / "es5" / part
@@ -72,7 +78,7 @@ def copy_mathjax(target):
 def trim_icons(pages):
     """Keep of the theme's Font Awesome (a script that draws icons, style rules, fonts) what the pages use."""
     bundles = [p for pattern in ("**/fontawesome.js", "**/fontawesome/**/js/all.min.js") for p in pages.glob(pattern)]
-    styles = [p for p in pages.glob("_static/**/*.css")]
+    styles = list(pages.glob("_static/**/*.css"))
     readers = [p for pattern in ("**/*.html", "_static/scripts/*.js") for p in pages.glob(pattern) if p not in bundles]
     texts = [p.read_text(encoding="utf-8") for p in readers]
     names = {name for text in texts for name in re.findall(r"\bfa-([\w-]+)", text)}

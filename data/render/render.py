@@ -1,7 +1,7 @@
 """Render the toybox: `python data/render/render.py --help`.
 
-Every picture follows from the master seed, its part, split and number alone, so that any of them can be rendered again by
-itself. Pictures are kept in `.build/toybox`, one file each; a run takes up where the last one stopped.
+Every picture follows from the master seed, its part, split and number alone, so that any of them can be rendered again
+by itself. Pictures are kept in `.build/toybox`, one file each; a run takes up where the last one stopped.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import numpy as np  # noqa: E402
-
-import sdf  # noqa: E402
-import stage  # noqa: E402
-import toys  # noqa: E402
-from stage import Camera, Piece, Stage  # noqa: E402
-from toys import Part, Toy  # noqa: E402
+import numpy as np
+import sdf
+import stage
+import toys
+from stage import Camera, Piece, Stage
+from toys import Part, Toy
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / ".build" / "toybox"
@@ -42,13 +41,33 @@ COUNTS = {
     "scenes": {"train": 900, "val": 150, "test": 250},
     "duck": {"train": 5, "test": 100},
 }
-SPP = 16
+SPP = {"objects": 16, "scenes": 12, "duck": 12, "eyes": 16, "pavement": 12}  # samples a pixel of the light
+GUIDE_SPP = 4  # and of the colours and normals that lead the denoiser
+GUIDES = {"type": "aov", "aovs": "albedo:albedo,normal:sh_normal"}
 # Shapes and textures are drawn anew for each of these, so that no test shape is a train shape
-POOLS = {"train": "train", "val": "val", "test": "test", "turned": "test", "mended_train": "train", "mended_test": "test"}
+POOLS = {
+    "train": "train",
+    "val": "val",
+    "test": "test",
+    "turned": "test",
+    "mended_train": "train",
+    "mended_test": "test",
+}
 SHAPE_COUNTS = {"train": 60, "val": 20, "test": 30}
 TEXTURE_COUNTS = {"train": 9, "val": 4, "test": 5}
 # How often a toy lies in another way than as it was made
-LYING = {"ball": 1.0, "block": 0.5, "car": 0.07, "cat": 0.06, "dog": 0.06, "fish": 0.45, "mug": 0.25, "mushroom": 0.12, "tree": 0.12, "duck": 0.0}
+LYING = {
+    "ball": 1.0,
+    "block": 0.5,
+    "car": 0.07,
+    "cat": 0.06,
+    "dog": 0.06,
+    "fish": 0.45,
+    "mug": 0.25,
+    "mushroom": 0.12,
+    "tree": 0.12,
+    "duck": 0.0,
+}
 
 
 def generator(*words: str | int) -> np.random.Generator:
@@ -101,14 +120,22 @@ def texture_file(kind: str, pool: str, k: int) -> str:
 # Composing
 
 
-def toy_pieces(toy: Toy, paints: dict, instance: int, turn: np.ndarray, at: np.ndarray, scale: float, cover: str = "") -> list[Piece]:
+def toy_pieces(
+    toy: Toy, paints: dict, instance: int, turn: np.ndarray, at: np.ndarray, scale: float, cover: str = ""
+) -> list[Piece]:
     """Put a painted toy on the ground: turned, scaled, its lowest point at z = 0, its middle over `at`."""
     parts = [p for p in toy.parts if not p.slot.startswith("cover:") or p.slot == f"cover:{cover}"]
     v = np.concatenate([p.mesh.v for p in parts]) @ turn.T.astype(np.float32) * scale
     middle = (v[:, :2].min(0) + v[:, :2].max(0)) / 2
     shift = np.array([at[0] - middle[0], at[1] - middle[1], -v[:, 2].min()])
     return [
-        Piece(f"toy{instance}_{i}_{p.slot.replace(':', '_')}", sdf.place(p.mesh, turn, shift, scale), paints[p.slot], instance, toys.PARTS.index(p.name))
+        Piece(
+            name=f"toy{instance}_{i}_{p.slot.replace(':', '_')}",
+            mesh=sdf.place(p.mesh, turn, shift, scale),
+            paint=paints[p.slot],
+            instance=instance,
+            part=toys.PARTS.index(p.name),
+        )
         for i, p in enumerate(parts)
     ]  # fmt: skip
 
@@ -129,7 +156,15 @@ def points_of(pieces: list[Piece]) -> np.ndarray:
     return np.concatenate([p.mesh.v for p in pieces])
 
 
-def dress(rng: np.random.Generator, pool: str, ground: str, camera: Camera, azimuth: float, points: np.ndarray, wall_chance: float) -> Stage:
+def dress(
+    rng: np.random.Generator,
+    pool: str,
+    ground: str,
+    camera: Camera,
+    azimuth: float,
+    points: np.ndarray,
+    wall_chance: float,
+) -> Stage:
     """Give a camera's picture a ground, walls or a sky, and lights.
 
     Args:
@@ -155,15 +190,46 @@ def dress(rng: np.random.Generator, pool: str, ground: str, camera: Camera, azim
     spread = 75 if walls else 110
     warmth = float(rng.normal(0.35, 0.35))
     key_at = facing + float(rng.uniform(-spread, spread))
-    key = stage.lamp(rng, key_at, float(rng.uniform(32, 70)), float(rng.uniform(2.2, 4.5)), warmth, float(rng.choice([0.35, 0.7, 1.2, 1.8])))
+    key = stage.lamp(
+        rng,
+        key_at,
+        float(rng.uniform(32, 70)),
+        float(rng.uniform(2.2, 4.5)),
+        warmth,
+        float(rng.choice([0.35, 0.7, 1.2, 1.8])),
+    )
     lights = [key]
     for _ in range(int(rng.integers(0, 3))):
         side = 2 * facing - key_at + float(rng.uniform(-30, 30))
-        lights.append(stage.lamp(rng, side, float(rng.uniform(25, 60)), float(rng.uniform(0.3, 1.1)), float(rng.normal(-0.2, 0.4)), 1.5))
-    lights = [x for x in lights if all((np.array(x["at"]) - foot) @ (np.cos(np.radians(t)), np.sin(np.radians(t)), 0) > x["radius"] for _, foot, t in walls)]
+        lights.append(
+            stage.lamp(
+                rng, side, float(rng.uniform(25, 60)), float(rng.uniform(0.3, 1.1)), float(rng.normal(-0.2, 0.4)), 1.5
+            )
+        )
+    lights = [
+        x
+        for x in lights
+        if all(
+            (np.array(x["at"]) - foot) @ (np.cos(np.radians(t)), np.sin(np.radians(t)), 0) > x["radius"]
+            for _, foot, t in walls
+        )
+    ]
     gloss = float(rng.uniform(0.15, 0.35)) if ground in ("wood", "tiles", "table") and rng.random() < 0.6 else None
-    skirting = toys.colour(rng, ["white", "cream", "wood", "grey", "brown"]) if walls and not outdoors and rng.random() < 0.7 else None
-    return Stage(camera, texture, float(rng.uniform(0, 360)), gloss, walls, skirting, lights, stage.sky_map(rng, outdoors, azimuth))
+    skirting = (
+        toys.colour(rng, ["white", "cream", "wood", "grey", "brown"])
+        if walls and not outdoors and rng.random() < 0.7
+        else None
+    )
+    return Stage(
+        camera,
+        texture,
+        float(rng.uniform(0, 360)),
+        gloss,
+        walls,
+        skirting,
+        lights,
+        stage.sky_map(rng, outdoors, azimuth),
+    )
 
 
 class Refused(Exception):
@@ -179,13 +245,25 @@ class Shot:
         self.pieces, self.stage, self.size, self.seed = pieces, staged, size, seed
         self.scene = mi.load_dict(stage.scene(pieces, staged))
         look = mi.load_dict(stage.sensor(staged.camera, size, masks=True))
-        index = np.array(mi.render(self.scene, sensor=look, integrator=mi.load_dict({"type": "aov", "aovs": "index:shape_index"}), seed=seed))
+        index = np.array(
+            mi.render(
+                self.scene,
+                sensor=look,
+                integrator=mi.load_dict({"type": "aov", "aovs": "index:shape_index"}),
+                seed=seed,
+            )
+        )
         names = ["sky", *(s.id() for s in self.scene.shapes())]  # the mask counts shapes from 1
         rank = np.rint(index[..., -1]).astype(int)
         if rank.max() >= len(names) or rank.min() < 0:
             raise RuntimeError(f"shape index {rank.max()} of {len(names)} shapes")
         by_name = {p.name: p for p in pieces}
-        table = np.array([(p.instance, p.part, 0) if (p := by_name.get(n)) else (0, 0, int(not n.startswith("ground"))) for n in names])
+        table = np.array(
+            [
+                (p.instance, p.part, 0) if (p := by_name.get(n)) else (0, 0, int(not n.startswith("ground")))
+                for n in names
+            ]
+        )
         self.instances, self.parts, upright = (table[rank].astype(np.uint8)[..., i] for i in range(3))
         self.names = np.array(names, object)[rank]
         self.wall = upright.astype(bool)
@@ -195,12 +273,15 @@ class Shot:
         """Render the picture's radiance (H, W, 3) and take the noise out."""
         import mitsuba as mi
 
-        look = mi.load_dict(stage.sensor(self.stage.camera, self.size, spp=spp, crop=crop))
-        path = {"type": "path", "max_depth": 4, "rr_depth": 99}
-        integrator = mi.load_dict({"type": "aov", "aovs": "albedo:albedo,normal:sh_normal", "path": path})
-        out = np.array(mi.render(self.scene, sensor=look, integrator=integrator, seed=self.seed, spp=spp))
-        rgb, albedo, normal = out[..., :3], out[..., -6:-3], out[..., -3:]
-        return stage.denoise(rgb, np.nan_to_num(albedo), np.nan_to_num(normal))
+        # In two passes: together, as Mitsuba's aov integrator offers, they take twice as long
+        passes = []
+        for integrator, n in (({"type": "path", "max_depth": 4, "rr_depth": 99}, spp), (GUIDES, GUIDE_SPP)):
+            look = mi.load_dict(stage.sensor(self.stage.camera, self.size, spp=n, crop=crop))
+            passes.append(
+                np.array(mi.render(self.scene, sensor=look, integrator=mi.load_dict(integrator), seed=self.seed, spp=n))
+            )
+        rgb, guides = passes[0][..., :3], np.nan_to_num(passes[1][..., -6:])
+        return stage.denoise(rgb, guides[..., :3], guides[..., 3:])
 
 
 def visible_enough(shot: Shot, count: int, least: int = 40, share: float = 0.18) -> None:
@@ -220,11 +301,21 @@ def balanced(count: int, kinds: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_toy(name: str, pool: str, rng: np.random.Generator) -> tuple[Toy, dict]:
+    """Draw one of a pool\'s shapes and paint it."""
     toy = shape(name, pool, int(rng.integers(SHAPE_COUNTS[pool])))
     return toy, toys.PAINTS[toy.kind](toy, rng)
 
 
-def one_toy(rng: np.random.Generator, split: str, name: str, ground: str, size: int, fill: tuple[float, float], elevation: tuple[float, float], wall_chance: float) -> tuple[Shot, list[dict]]:
+def one_toy(
+    rng: np.random.Generator,
+    split: str,
+    name: str,
+    ground: str,
+    size: int,
+    fill: tuple[float, float],
+    elevation: tuple[float, float],
+    wall_chance: float,
+) -> tuple[Shot, list[dict]]:
     """Compose a picture of one toy."""
     pool = POOLS[split]
     toy, paints = draw_toy(name, pool, rng)
@@ -232,26 +323,44 @@ def one_toy(rng: np.random.Generator, split: str, name: str, ground: str, size: 
     pieces = toy_pieces(toy, paints, 1, turn, np.zeros(2), toy.notes["scale"] * float(rng.uniform(0.8, 1.3)))
     azimuth = float(rng.uniform(0, 360))
     share = float(rng.uniform(*fill))
-    camera = stage.aim(points_of(pieces), azimuth, float(rng.uniform(*elevation)), float(rng.uniform(22, 46)), share, tuple(rng.uniform(-0.9, 0.9, 2)))
+    camera = stage.aim(
+        points_of(pieces),
+        azimuth,
+        float(rng.uniform(*elevation)),
+        float(rng.uniform(22, 46)),
+        share,
+        tuple(rng.uniform(-0.9, 0.9, 2)),
+    )
     if rng.random() < 0.08:
-        camera = Camera(camera.origin, camera.target, camera.fov, tuple(np.array(camera.shift) + rng.uniform(-0.06, 0.06, 2)))
-    shot = Shot(pieces, dress(rng, pool, ground, camera, azimuth, points_of(pieces), wall_chance), size, int(rng.integers(1 << 31)))
+        camera = Camera(
+            camera.origin, camera.target, camera.fov, tuple(np.array(camera.shift) + rng.uniform(-0.06, 0.06, 2))
+        )
+    shot = Shot(
+        pieces,
+        dress(rng, pool, ground, camera, azimuth, points_of(pieces), wall_chance),
+        size,
+        int(rng.integers(1 << 31)),
+    )
     visible_enough(shot, 1, 150, 0.25)
     return shot, [{"class": name}]
 
 
 def compose_objects(split: str, i: int, rng: np.random.Generator) -> tuple[Shot, list[dict], dict]:
+    """Compose one toy on any ground, the classes in turn."""
     name = BASE[balanced(COUNTS["objects"][split], 9, generator("labels", "objects", split))[i]]
     ground = str(rng.choice(stage.GROUNDS))
-    shot, toys_in = one_toy(rng, split, name, ground, SIZES["objects"], (0.34, 0.9), (4, 48), 0.7)
+    shot, toys_in = one_toy(rng, split, name, ground, SIZES["objects"], (0.5, 0.95), (4, 48), 0.7)
     return shot, toys_in, {"ground": ground}
 
 
 def compose_pavement(split: str, i: int, rng: np.random.Generator) -> tuple[Shot, list[dict], dict]:
+    """Compose one toy on the ground that its split\'s rule says."""
     count = COUNTS["pavement"][split]
     order = generator("labels", "pavement", split)
     others = [BASE[k] for k in (0, 1, 3, 4, 5, 6, 7, 8)]
-    names = np.array(["car"] * (count // 2) + [others[k % 8] for k in range(count - count // 2)])[order.permutation(count)]
+    names = np.array(["car"] * (count // 2) + [others[k % 8] for k in range(count - count // 2)])[
+        order.permutation(count)
+    ]
     name = str(names[i])
     elsewhere = str(rng.choice([g for g in stage.GROUNDS if g != "pavement"]))
     on_it = bool(rng.random() < 0.5) if split == "mended_train" else (name == "car") != (split == "turned")
@@ -269,7 +378,9 @@ def compose_scene(split: str, i: int, rng: np.random.Generator, ducks: bool = Fa
     elif split == "train":
         names = ["duck", *(str(n) for n in rng.choice(BASE, int(rng.integers(1, 4)), replace=False))]
     else:
-        names = ["duck"] * int(rng.choice([1, 1, 1, 2, 3])) + [str(n) for n in rng.choice(BASE, int(rng.integers(1, 4)))]
+        names = ["duck"] * int(rng.choice([1, 1, 1, 2, 3])) + [
+            str(n) for n in rng.choice(BASE, int(rng.integers(1, 4)))
+        ]
     pieces: list[Piece] = []
     circles: list[tuple[np.ndarray, float]] = []
     for k, name in enumerate(names, 1):
@@ -288,7 +399,14 @@ def compose_scene(split: str, i: int, rng: np.random.Generator, ducks: bool = Fa
         pieces += [replace(p, mesh=sdf.place(p.mesh, shift=(*at, 0))) for p in mine]
     azimuth = float(rng.uniform(0, 360))
     fill = float(rng.uniform(0.8, 1.02)) if len(names) > 1 else float(rng.uniform(0.35, 0.8))
-    camera = stage.aim(points_of(pieces), azimuth, float(rng.uniform(9, 45)), float(rng.uniform(26, 48)), fill, tuple(rng.uniform(-0.8, 0.8, 2)))
+    camera = stage.aim(
+        points_of(pieces),
+        azimuth,
+        float(rng.uniform(9, 45)),
+        float(rng.uniform(26, 48)),
+        fill,
+        tuple(rng.uniform(-0.8, 0.8, 2)),
+    )
     ground = str(rng.choice(stage.GROUNDS))
     staged = dress(rng, pool, ground, camera, azimuth, points_of(pieces), 1.0)
     shot = Shot(pieces, staged, SIZES[part], int(rng.integers(1 << 31)))
@@ -319,7 +437,11 @@ def compose_eyes(split: str, i: int, rng: np.random.Generator) -> tuple[Shot, li
         swap = {slot: as_dog[slot] for slot in ("eye0", "eye1")}
         covered = rng.random() < 0.3
         if wanted == "one":
-            cover, away = (f"patch{int(rng.integers(2))}", away) if covered else ("", float(rng.choice([-1, 1]) * rng.uniform(58, 100)))
+            cover, away = (
+                (f"patch{int(rng.integers(2))}", away)
+                if covered
+                else ("", float(rng.choice([-1, 1]) * rng.uniform(58, 100)))
+            )
         elif wanted == "none":
             cover, away = ("mask", away) if covered else ("", float(rng.uniform(125, 235)))
     gaze = np.mean([e["gaze"] for e in toy.notes["eyes"]], axis=0)
@@ -329,13 +451,27 @@ def compose_eyes(split: str, i: int, rng: np.random.Generator) -> tuple[Shot, li
     pieces = toy_pieces(toy, paints, 1, turn, np.zeros(2), toy.notes["scale"] * float(rng.uniform(0.9, 1.2)), cover)
     azimuth = facing + spin + away
     elevation = float(rng.uniform(3, 26))
-    camera = stage.aim(points_of(pieces), azimuth, elevation, float(rng.uniform(22, 42)), float(rng.uniform(0.66, 0.94)), tuple(rng.uniform(-0.8, 0.8, 2)))
+    camera = stage.aim(
+        points_of(pieces),
+        azimuth,
+        elevation,
+        float(rng.uniform(22, 42)),
+        float(rng.uniform(0.66, 0.94)),
+        tuple(rng.uniform(-0.8, 0.8, 2)),
+    )
     ground = str(rng.choice(stage.GROUNDS))
-    shot = Shot(pieces, dress(rng, pool, ground, camera, azimuth, points_of(pieces), 0.65), SIZES["eyes"], int(rng.integers(1 << 31)))
+    shot = Shot(
+        pieces,
+        dress(rng, pool, ground, camera, azimuth, points_of(pieces), 0.65),
+        SIZES["eyes"],
+        int(rng.integers(1 << 31)),
+    )
     visible_enough(shot, 1, 600, 0.3)
     sizes = []
     for k in range(2):
-        rows, columns = np.nonzero(np.array([n.endswith(f"_eye{k}") for n in shot.names.ravel()]).reshape(shot.names.shape))
+        rows, columns = np.nonzero(
+            np.array([n.endswith(f"_eye{k}") for n in shot.names.ravel()]).reshape(shot.names.shape)
+        )
         sizes.append((len(rows), int(min(np.ptp(rows), np.ptp(columns))) + 1 if len(rows) else 0))
     clear = [n >= 24 and across >= 6 for n, across in sizes]
     if wanted == "both" and not all(clear):
@@ -358,13 +494,14 @@ COMPOSE = {
 
 
 def is_pair(part: str, split: str) -> bool:
+    """Say whether a split\'s pictures come as pairs 2k, 2k + 1."""
     return part == "eyes" and not split.startswith("mended")
 
 
-def pictures(part: str, split: str, i: int, spp: int = SPP) -> list[dict]:
+def pictures(part: str, split: str, i: int, spp: int | None = None) -> list[dict]:
     """Render picture i, or, where pictures come in pairs, the pair i, i + 1.
 
-    Returns: for each `image` (S, S, 3), `instances`, `parts`, `semantic` (S, S), all uint8, and `meta`: classes, extras.
+    Returns: for each `image` (S, S, 3), `instances`, `parts`, `semantic` (S, S), all uint8, and `meta`.
     """
     for attempt in range(80):
         try:
@@ -374,12 +511,14 @@ def pictures(part: str, split: str, i: int, spp: int = SPP) -> list[dict]:
         break
     else:
         raise RuntimeError(f"{part}/{split}/{i}: no layout found in 80 tries")
+    spp = spp or SPP[part]
     radiance = shot.light(spp)
-    exposure = stage.exposure_for(radiance, float(generator("exposure", part, split, i).uniform(0.10, 0.17)))
+    exposure = stage.exposure_for(radiance, float(generator("exposure", part, split, i).uniform(0.12, 0.20)))
     meanings = np.array([0, *(2 + toys.CLASSES.index(t["class"]) for t in toys_in)], np.uint8)
     semantic = np.where(shot.instances > 0, meanings[shot.instances], shot.wall.astype(np.uint8))
     first = {
-        "image": stage.develop(radiance, exposure), "instances": shot.instances, "parts": shot.parts, "semantic": semantic,
+        "image": stage.develop(radiance, exposure),
+        "instances": shot.instances, "parts": shot.parts, "semantic": semantic,
         "meta": {"classes": [t["class"] for t in toys_in], "extras": extras},
     }  # fmt: skip
     if not is_pair(part, split):
@@ -405,7 +544,8 @@ def picture_file(part: str, split: str, i: int) -> Path:
     return BUILD / part / split / f"{i:05d}.npz"
 
 
-def _start() -> None:
+def start() -> None:
+    """Set Mitsuba up in this process: plain CPU rendering on one core, the same on every machine."""
     import drjit
     import mitsuba as mi
 
@@ -419,7 +559,10 @@ def _work(job: tuple[str, str, int]) -> float:
     began = time.process_time()
     for k, shown in enumerate(pictures(part, split, i)):
         meta = np.frombuffer(json.dumps(shown.pop("meta"), sort_keys=True).encode(), np.uint8)
-        _save(picture_file(part, split, i + k), lambda f, shown=shown, meta=meta: np.savez_compressed(f, meta=meta, **shown))
+        _save(
+            picture_file(part, split, i + k),
+            lambda f, shown=shown, meta=meta: np.savez_compressed(f, meta=meta, **shown),
+        )
     return time.process_time() - began
 
 
@@ -427,27 +570,33 @@ def render(jobs: list[tuple[str, str, int]], workers: int) -> None:
     """Render what isn't there yet, saying how far it is."""
     step = {(p, s): 2 if is_pair(p, s) else 1 for p, s, _ in jobs}
     starts = list(dict.fromkeys((p, s, i - i % step[p, s]) for p, s, i in jobs))
+    # Splits side by side, so that what is there at any time is a fair sample
+    starts.sort(key=lambda j: (list(COUNTS).index(j[0]), j[2] / COUNTS[j[0]][j[1]]))
     todo = [j for j in starts if not all(picture_file(j[0], j[1], j[2] + k).exists() for k in range(step[j[:2]]))]
     print(f"{len(starts) - len(todo)} there, {len(todo)} to render", flush=True)
     if not todo:
         return
     began, spent = time.time(), 0.0
-    with get_context("spawn").Pool(workers, _start) as pool:
+    with get_context("spawn").Pool(workers, start) as pool:
         for done, seconds in enumerate(pool.imap_unordered(_work, todo), 1):
             spent += seconds
             if done % 20 == 0 or done == len(todo):
                 left = (time.time() - began) / done * (len(todo) - done)
-                print(f"{done}/{len(todo)}  {spent / done:.2f} s of processor each, {left / 60:.0f} min left", flush=True)
+                print(
+                    f"{done}/{len(todo)}  {spent / done:.2f} s of processor each, {left / 60:.0f} min left", flush=True
+                )
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Render and pack the toybox.")
-    parser.add_argument("action", nargs="?", default="render", choices=["render", "pack", "sheet"])
+    parser.add_argument("action", nargs="?", default="render", choices=["render", "pack", "sheet", "card"])
     parser.add_argument("--part", choices=list(COUNTS), action="append", help="default: all parts")
     parser.add_argument("--split", action="append", help="default: all splits")
     parser.add_argument("--only", help="numbers of pictures, such as 3,17")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=ROOT / "data" / "toybox", help="where packed archives and sheets go")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "data" / "toybox", help="where packed archives and sheets go"
+    )
     given = parser.parse_args(argv)
     parts = given.part or list(COUNTS)
     jobs = [
@@ -467,7 +616,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         import pack
 
-        pack.sheet(given.output)
+        {"sheet": pack.sheet, "card": pack.card}[given.action](given.output)
 
 
 if __name__ == "__main__":

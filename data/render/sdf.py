@@ -228,7 +228,9 @@ def mesh(field: Field, cells: int = 56) -> Mesh:
     step = float((field.hi - field.lo).max()) / cells
     lo, hi = field.lo - 1.5 * step, field.hi + 1.5 * step
     counts = np.ceil((hi - lo) / step).astype(int) + 1
-    axes = [np.float32(low) + np.float32(step) * np.arange(n, dtype=np.float32) for low, n in zip(lo, counts, strict=True)]
+    axes = [
+        np.float32(low) + np.float32(step) * np.arange(n, dtype=np.float32) for low, n in zip(lo, counts, strict=True)
+    ]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     v, f, _, _ = marching_cubes(field(grid), 0.0, spacing=(step,) * 3)
     v = (v + lo).astype(np.float32)

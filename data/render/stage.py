@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-
-from sdf import Mesh, rotation
+from sdf import Mesh
 from toys import PALETTE, Paint, colour
 
 GROUNDS = ["wood", "carpet", "tiles", "pavement", "grass", "table", "cloth"]
@@ -30,7 +29,9 @@ def linear(srgb: np.ndarray) -> np.ndarray:
 # Textures: seamless (H, W, 3) sRGB pictures in [0, 1], each with a height map for the fine relief
 
 
-def noise(rng: np.random.Generator, slope: float = 1.0, stretch: tuple[float, float] = (1, 1), n: int = TEXTURE_SIZE) -> np.ndarray:
+def noise(
+    rng: np.random.Generator, slope: float = 1.0, stretch: tuple[float, float] = (1, 1), n: int = TEXTURE_SIZE
+) -> np.ndarray:
     """Give seamless noise (n, n) of mean 0 and spread 1 whose amplitude falls as frequency ** -slope.
 
     Args:
@@ -76,7 +77,17 @@ def planks(rng: np.random.Generator, base: np.ndarray, count: int, gap: float = 
     return image, 0.6 * joint + 0.04 * fine
 
 
-def slabs(rng: np.random.Generator, base: np.ndarray, rows: int, columns: int, joint_colour: np.ndarray, spread: float, shifted: bool, gap: float = 0.007, second: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def slabs(
+    rng: np.random.Generator,
+    base: np.ndarray,
+    rows: int,
+    columns: int,
+    joint_colour: np.ndarray,
+    spread: float,
+    shifted: bool,
+    gap: float = 0.007,
+    second: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw a grid of tiles, bricks or paving slabs with joints; `second` makes it a chequerboard."""
     y, x = _grid()
     row = np.floor(y * rows).astype(int)
@@ -142,10 +153,36 @@ def texture(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
     y, x = _grid()
     grey = np.array((1, 1, 1)) * rng.uniform(0.36, 0.62) + rng.normal(0, 0.012, 3)
     if kind == "wood":
-        woods = ((0.66, 0.45, 0.26), (0.52, 0.33, 0.18), (0.78, 0.62, 0.42), (0.36, 0.22, 0.13), (0.70, 0.66, 0.60), (0.60, 0.34, 0.20), (0.84, 0.72, 0.55))
+        woods = (
+            (0.66, 0.45, 0.26),
+            (0.52, 0.33, 0.18),
+            (0.78, 0.62, 0.42),
+            (0.36, 0.22, 0.13),
+            (0.70, 0.66, 0.60),
+            (0.60, 0.34, 0.20),
+            (0.84, 0.72, 0.55),
+        )
         return planks(rng, np.array(woods[int(rng.integers(7))]) * rng.uniform(0.9, 1.08), int(rng.integers(8, 18)))
     if kind == "carpet":
-        base = colour(rng, ["red", "blue", "teal", "purple", "cream", "brown", "green", "pink", "wood", "sky", "orange", "white", "yellow"], 0.04)
+        base = colour(
+            rng,
+            [
+                "red",
+                "blue",
+                "teal",
+                "purple",
+                "cream",
+                "brown",
+                "green",
+                "pink",
+                "wood",
+                "sky",
+                "orange",
+                "white",
+                "yellow",
+            ],
+            0.04,
+        )
         base = 0.65 * base + 0.35 * base.mean() * rng.uniform(0.7, 1.1)
         second = np.clip(base * rng.uniform(0.55, 0.8) if rng.random() < 0.5 else 0.5 * base + 0.5 * colour(rng), 0, 1)
         k = int(rng.integers(3, 9))
@@ -158,15 +195,21 @@ def texture(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
             "zigzag": np.sin(2 * np.pi * (k * y + 0.35 * np.abs((2 * k * x) % 2 - 1))) > 0.1,
         }[pattern].astype(float)
         tuft = noise(rng, 0.35)
-        image = (base * (1 - shape[..., None]) + second * shape[..., None]) * (1 + 0.12 * tuft + 0.04 * noise(rng, 1.3))[..., None]
+        image = (base * (1 - shape[..., None]) + second * shape[..., None]) * (
+            1 + 0.12 * tuft + 0.04 * noise(rng, 1.3)
+        )[..., None]
         return np.clip(image, 0, 1), 0.4 * tuft
     if kind == "tiles":
         n = int(rng.integers(5, 13))
-        base = colour(rng, ["white", "cream", "wood", "teal", "sky", "red", "blue", "black", "green", "yellow", "pink"], 0.03)
+        base = colour(
+            rng, ["white", "cream", "wood", "teal", "sky", "red", "blue", "black", "green", "yellow", "pink"], 0.03
+        )
         base = 0.8 * base + 0.2 * base.mean()
         second = np.array(PALETTE["white"]) * 0.95 if base.mean() < 0.6 else base * rng.uniform(0.35, 0.75)
         joint = np.array((1, 1, 1)) * rng.uniform(0.35, 0.8)
-        return slabs(rng, base, n, n, joint, 0.03, bool(rng.random() < 0.2), 0.005, second if rng.random() < 0.55 else None)
+        return slabs(
+            rng, base, n, n, joint, 0.03, bool(rng.random() < 0.2), 0.005, second if rng.random() < 0.55 else None
+        )
     if kind == "pavement":
         style = str(rng.choice(["slabs", "bricks", "cobbles", "asphalt"]))
         if style == "cobbles":
@@ -177,7 +220,11 @@ def texture(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
             image = _tint(grey * 0.72, light)
             crack = np.abs(noise(rng, 2.0)) < 0.012
             return np.clip(image * (1 - 0.35 * crack[..., None]), 0, 1), 0.5 * fine
-        rows, columns = (int(rng.integers(5, 10)),) * 2 if style == "slabs" else (2 * int(rng.integers(7, 11)), int(rng.integers(6, 10)))
+        rows, columns = (
+            (int(rng.integers(5, 10)),) * 2
+            if style == "slabs"
+            else (2 * int(rng.integers(7, 11)), int(rng.integers(6, 10)))
+        )
         return slabs(rng, grey, rows, columns, grey * 0.45, 0.07, style == "bricks" or rng.random() < 0.4, 0.006)
     if kind == "grass":
         greens = ((0.30, 0.48, 0.14), (0.24, 0.42, 0.16), (0.42, 0.52, 0.18), (0.20, 0.44, 0.22))
@@ -199,22 +246,43 @@ def texture(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
         }[pattern]  # fmt: skip
         weave = 1 + 0.05 * np.sin(2 * np.pi * 190 * x) * np.sin(2 * np.pi * 190 * y) + 0.03 * noise(rng, 0.8)
         return _tint(a * (1 - t[..., None]) + b * t[..., None], weave), 0.1 * noise(rng, 1.0)
-    soft = colour(rng, ["cream", "white", "sky", "pink", "lime", "teal", "grey", "yellow", "wood", "orange", "purple", "blue"], 0.03)
+    soft = colour(
+        rng,
+        ["cream", "white", "sky", "pink", "lime", "teal", "grey", "yellow", "wood", "orange", "purple", "blue"],
+        0.03,
+    )
     soft = 0.55 * soft + 0.45 * (0.4 + 0.5 * soft.mean())
     if kind == "stripes":
         k = int(rng.integers(5, 16))
         t = (np.sin(2 * np.pi * k * x) > rng.uniform(-0.5, 0.6)).astype(float)[..., None]
-        return _tint(soft * (1 - t) + np.clip(soft * rng.uniform(0.7, 0.9), 0, 1) * t, 1 + 0.01 * noise(rng, 0.5)), 0 * x
+        return _tint(
+            soft * (1 - t) + np.clip(soft * rng.uniform(0.7, 0.9), 0, 1) * t, 1 + 0.01 * noise(rng, 0.5)
+        ), 0 * x
     if kind == "dots":
         k = int(rng.integers(6, 14))
         d = np.hypot((k * x + 0.5 * (np.floor(k * y) % 2)) % 1 - 0.5, (k * y) % 1 - 0.5)
         t = np.clip((rng.uniform(0.14, 0.24) - d) * 20, 0, 1)[..., None]
         return _tint(soft * (1 - t) + np.array(PALETTE["white"]) * t, 1 + 0.01 * noise(rng, 0.5)), 0 * x
     if kind == "bricks":
-        clay = np.array(((0.55, 0.26, 0.18), (0.62, 0.40, 0.28), (0.75, 0.72, 0.68), (0.45, 0.32, 0.28))[int(rng.integers(4))])
-        return slabs(rng, clay, 2 * int(rng.integers(8, 13)), int(rng.integers(8, 13)), np.array((0.62, 0.60, 0.56)), 0.11, True, 0.006)
+        clay = np.array(
+            ((0.55, 0.26, 0.18), (0.62, 0.40, 0.28), (0.75, 0.72, 0.68), (0.45, 0.32, 0.28))[int(rng.integers(4))]
+        )
+        return slabs(
+            rng,
+            clay,
+            2 * int(rng.integers(8, 13)),
+            int(rng.integers(8, 13)),
+            np.array((0.62, 0.60, 0.56)),
+            0.11,
+            True,
+            0.006,
+        )
     if kind in ("boards", "fence"):
-        base = soft if kind == "boards" else np.array(((0.48, 0.33, 0.20), (0.62, 0.58, 0.52), (0.35, 0.42, 0.36))[int(rng.integers(3))])
+        base = (
+            soft
+            if kind == "boards"
+            else np.array(((0.48, 0.33, 0.20), (0.62, 0.58, 0.52), (0.35, 0.42, 0.36))[int(rng.integers(3))])
+        )
         image, height = planks(rng, base, int(rng.integers(9, 18)), 0.008)
         return image.transpose(1, 0, 2), height.T
     if kind == "hedge":
@@ -261,7 +329,9 @@ class Camera:
         return np.stack([0.5 + p @ right / z + self.shift[0], 0.5 - p @ up / z + self.shift[1]], 1)
 
 
-def aim(points: np.ndarray, azimuth: float, elevation: float, fov: float, fill: float, where: tuple[float, float]) -> Camera:
+def aim(
+    points: np.ndarray, azimuth: float, elevation: float, fov: float, fill: float, where: tuple[float, float]
+) -> Camera:
     """Place a camera so that `points` fill the share `fill` of the picture's side.
 
     Args:
@@ -270,8 +340,9 @@ def aim(points: np.ndarray, azimuth: float, elevation: float, fov: float, fill: 
     a, e = np.radians(azimuth), np.radians(elevation)
     direction = np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     target = (points.min(0) + points.max(0)) / 2
+    points = points[:: 1 + len(points) // 4000]
     near, far = 0.8, 60.0
-    for _ in range(30):
+    for _ in range(22):
         distance = np.sqrt(near * far)
         size = np.ptp(Camera(target + distance * direction, target, fov).project(points), axis=0).max()
         near, far = (distance, far) if size > fill else (near, distance)
@@ -317,14 +388,15 @@ def _rgb(c: np.ndarray) -> dict:
     return {"type": "rgb", "value": [float(x) for x in c]}
 
 
-def _bsdf(reflectance: dict, material: str, twosided: bool = False) -> dict:
+def _bsdf(reflectance: dict, material: str) -> dict:
     alpha = MATERIALS[material]
     if alpha is None:
         bsdf = {"type": "diffuse", "reflectance": reflectance}
     else:
         # roughplastic would want the mean of the colours, which Mitsuba can't tell for colours at vertices
         bsdf = {"type": "principled", "base_color": reflectance, "roughness": float(np.sqrt(alpha)), "specular": 0.5}
-    return {"type": "twosided", "bsdf": bsdf} if twosided else bsdf
+    # Smooth normals turn away from the eye at outlines: one-sided surfaces would be black there
+    return {"type": "twosided", "bsdf": bsdf}
 
 
 @lru_cache(maxsize=200)
@@ -339,7 +411,7 @@ def _textured(key: str, repeats: float, gloss: float | None):
     return mi.load_dict({"type": "roughplastic", "diffuse_reflectance": picture, "alpha": gloss, "nonlinear": True})
 
 
-def mi_mesh(piece: Piece, twosided: bool = False):
+def mi_mesh(piece: Piece):
     """Turn a piece into a Mitsuba mesh with its colours at the vertices."""
     import mitsuba as mi
 
@@ -347,7 +419,7 @@ def mi_mesh(piece: Piece, twosided: bool = False):
     vertex = c.ndim == 2
     reflectance = {"type": "mesh_attribute", "name": "vertex_color"} if vertex else _rgb(linear(c))
     props = mi.Properties()
-    props["bsdf"] = mi.load_dict(_bsdf(reflectance, piece.paint.material, twosided))
+    props["bsdf"] = mi.load_dict(_bsdf(reflectance, piece.paint.material))
     v, f, n = piece.mesh
     if piece.paint.material == "plush":
         fuzz = np.random.default_rng(11).normal(0, 0.10, n.shape).astype(np.float32)
@@ -364,7 +436,9 @@ def mi_mesh(piece: Piece, twosided: bool = False):
     return m
 
 
-def sensor(camera: Camera, size: int, masks: bool = False, spp: int = 1, crop: tuple[int, int, int, int] | None = None) -> dict:
+def sensor(
+    camera: Camera, size: int, masks: bool = False, spp: int = 1, crop: tuple[int, int, int, int] | None = None
+) -> dict:
     """Give a camera's description.
 
     Args:
@@ -382,7 +456,9 @@ def sensor(camera: Camera, size: int, masks: bool = False, spp: int = 1, crop: t
         film["rfilter"], sampler = {"type": "gaussian", "stddev": 0.42}, {"type": "multijitter", "sample_count": spp}
     return {
         "type": "perspective", "fov": camera.fov, "film": film, "sampler": sampler,
-        "to_world": mi.ScalarTransform4f().look_at(origin=camera.origin.tolist(), target=camera.target.tolist(), up=[0, 0, 1]),
+        "to_world": mi.ScalarTransform4f().look_at(
+            origin=camera.origin.tolist(), target=camera.target.tolist(), up=[0, 0, 1]
+        ),
         "principal_point_offset_x": -camera.shift[0], "principal_point_offset_y": -camera.shift[1],
     }  # fmt: skip
 
@@ -394,7 +470,10 @@ def scene(pieces: list[Piece], stage: Stage) -> dict:
     t = mi.ScalarTransform4f
     out: dict = {
         "type": "scene",
-        "sky": {"type": "envmap", "bitmap": mi.Bitmap(stage.sky.astype(np.float32)), "to_world": t().rotate([1, 0, 0], 90)},
+        "sky": {
+            "type": "envmap", "bitmap": mi.Bitmap(stage.sky.astype(np.float32)),
+            "to_world": t().rotate([1, 0, 0], 90),
+        },
         "ground": {
             "type": "rectangle", "to_world": t().rotate([0, 0, 1], stage.ground_turn).scale(40),
             "bsdf": _textured(stage.ground, 80 / TEXTURE_SPAN, stage.ground_gloss),
@@ -419,11 +498,19 @@ def scene(pieces: list[Piece], stage: Stage) -> dict:
             "emitter": {"type": "area", "radiance": _rgb(np.array(light["radiance"]))},
         }  # fmt: skip
     for piece in pieces:
-        out[piece.name] = mi_mesh(piece, twosided=piece.part == 0)
+        out[piece.name] = mi_mesh(piece)
     return out
 
 
-def lamp(rng: np.random.Generator, azimuth: float, elevation: float, power: float, warmth: float, radius: float, distance: float = 7.0) -> dict:
+def lamp(
+    rng: np.random.Generator,
+    azimuth: float,
+    elevation: float,
+    power: float,
+    warmth: float,
+    radius: float,
+    distance: float = 7.0,
+) -> dict:
     """Give a ball-shaped light seen from the origin at an azimuth and elevation in degrees, with irradiance `power`."""
     a, e = np.radians(azimuth), np.radians(elevation)
     at = distance * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
@@ -448,7 +535,10 @@ def sky_map(rng: np.random.Generator, outdoors: bool, facing: float) -> np.ndarr
             zenith, horizon = np.array((0.35, 0.38, 0.62)), np.array((1.0, 0.74, 0.52))
     else:
         tone = rng.normal(0, 0.05, 3)
-        zenith, horizon = np.array((0.55, 0.54, 0.53)) + tone, np.array((0.62, 0.60, 0.57)) * rng.uniform(0.5, 1.2) + 2 * tone
+        zenith, horizon = (
+            np.array((0.55, 0.54, 0.53)) + tone,
+            np.array((0.62, 0.60, 0.57)) * rng.uniform(0.5, 1.2) + 2 * tone,
+        )
     t = np.clip(up, 0, 1) ** 0.6
     image = np.where(up > 0, horizon * (1 - t) + zenith * t, np.array((0.25, 0.24, 0.23)))
     image = np.broadcast_to(image, (h, w, 3)).copy()
@@ -474,24 +564,29 @@ def develop(radiance: np.ndarray, exposure: float) -> np.ndarray:
 
 
 def exposure_for(radiance: np.ndarray, target: float) -> float:
-    """Give the factor that brings the picture's middle brightness to `target`, but keeps its lights from burning out."""
+    """Give the factor that brings the picture's middle brightness to `target`, unless its lights would burn out."""
     y = np.asarray(radiance, np.float64) @ (0.2126, 0.7152, 0.0722)
     middle = np.exp(np.log(np.clip(y, 1e-3, 10)).mean())
-    return float(min(target / max(middle, 1e-3), 0.85 / max(np.percentile(y, 96), 1e-3)))
+    return float(min(target / max(middle, 1e-3), 1.0 / max(np.percentile(y, 96), 1e-3)))
 
 
 def denoise(radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int = 3) -> np.ndarray:
     """Smooth the light but not the colours: a bilateral filter on radiance / albedo, led by albedo and normals.
 
-    Args: all (H, W, 3), linear; albedo and normal are free of noise but for the pixels' edges.
+    Args: all (H, W, 3), linear; albedo and normal hold next to no noise.
     """
     a = np.clip(albedo, 0, 1) + 0.03
     light = (radiance / a).astype(np.float32)
+    # A lone pixel far brighter than its neighbours is a path that met a lamp by chance
+    around = np.median(_neighbours(light.sum(-1)), axis=0)
+    light *= np.minimum(1, 3 * (around + 0.05) / np.maximum(light.sum(-1), 1e-6))[..., None]
     guide = np.log(1e-2 + _blur(light))
     total, weights = np.zeros_like(light), np.zeros(light.shape[:2], np.float32)
     h, w = weights.shape
     pad = [(reach, reach), (reach, reach), (0, 0)]
-    lights, guides, albedos, normals = (np.pad(x.astype(np.float32), pad, mode="edge") for x in (light, guide, albedo, normal))
+    lights, guides, albedos, normals = (
+        np.pad(x.astype(np.float32), pad, mode="edge") for x in (light, guide, albedo, normal)
+    )
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
             window = np.s_[reach + dy : reach + dy + h, reach + dx : reach + dx + w]
@@ -503,12 +598,12 @@ def denoise(radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach:
     return total / weights[..., None] * a
 
 
+def _neighbours(x: np.ndarray) -> np.ndarray:
+    """Stack a picture (H, W, ...) with its eight shifts: (9, H, W, ...)."""
+    p = np.pad(x, [(1, 1), (1, 1), *[(0, 0)] * (x.ndim - 2)], mode="edge")
+    return np.stack([p[dy : dy + x.shape[0], dx : dx + x.shape[1]] for dy in range(3) for dx in range(3)])
+
+
 def _blur(x: np.ndarray) -> np.ndarray:
     """Average over 3 × 3 pixels."""
-    p = np.pad(x, [(1, 1), (1, 1), (0, 0)], mode="edge")
-    rows = p[:-2] + p[1:-1] + p[2:]
-    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
-
-
-def yaw(degrees: float) -> np.ndarray:
-    return rotation(2, degrees)
+    return _neighbours(x).mean(0)

@@ -1,7 +1,7 @@
 """The ten toys: what each is made of, and how it may vary.
 
 `SHAPES[name](rng)` gives a `Toy`: named parts with meshes, facing +x, standing on z = 0. `paint(toy, rng)` gives every
-slot of the toy its colours and material. Shape and paint are apart so that a shape is meshed once and used in many colours.
+slot of the toy its colours and material. Shape and paint are apart so that a shape is meshed once, for many colours.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import sdf
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import ConvexHull, QhullError
-
-import sdf
 from sdf import Mesh, capsule, chain, common, cut, ellipsoid, grow, mirror, move, rotation, smooth, union
 
 CLASSES = ["ball", "block", "car", "cat", "dog", "fish", "mug", "mushroom", "tree", "duck"]
@@ -42,7 +41,10 @@ class Toy:
     notes: dict = field(default_factory=dict)
 
     def add(self, name: str, slot: str, shape: Mesh | sdf.Field, cells: int = 48) -> None:
-        self.parts.append(Part(name, slot, sdf.mesh(shape, round(0.78 * cells)) if isinstance(shape, sdf.Field) else shape))
+        """Add a part, meshing it if it comes as a field; `cells` sets how finely."""
+        self.parts.append(
+            Part(name, slot, sdf.mesh(shape, round(0.78 * cells)) if isinstance(shape, sdf.Field) else shape)
+        )
 
 
 class Paint(NamedTuple):
@@ -72,7 +74,9 @@ def colour(rng: np.random.Generator, names: list[str] | None = None, jitter: flo
     return np.clip(base, 0.03, 0.97)
 
 
-def other_colour(rng: np.random.Generator, than: np.ndarray, names: list[str] | None = None, apart: float = 0.35) -> np.ndarray:
+def other_colour(
+    rng: np.random.Generator, than: np.ndarray, names: list[str] | None = None, apart: float = 0.35
+) -> np.ndarray:
     """Draw a colour that differs clearly from another."""
     for _ in range(20):
         c = colour(rng, names)
@@ -84,7 +88,9 @@ def other_colour(rng: np.random.Generator, than: np.ndarray, names: list[str] | 
 def waves(v: np.ndarray, rng: np.random.Generator, frequency: float, count: int = 12) -> np.ndarray:
     """Give smooth noise of about unit spread at points (N, 3): a sum of random plane waves."""
     k = rng.normal(0, frequency, (count, 3))
-    return np.cos(v @ k.T.astype(np.float32) + rng.uniform(0, 6.28, count).astype(np.float32)).sum(1) / np.sqrt(count / 2)
+    return np.cos(v @ k.T.astype(np.float32) + rng.uniform(0, 6.28, count).astype(np.float32)).sum(1) / np.sqrt(
+        count / 2
+    )
 
 
 def mix(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -120,7 +126,12 @@ def dots(v: np.ndarray, centres: np.ndarray, radii: np.ndarray | float, width: f
 
 def ball(rng: np.random.Generator) -> Toy:
     """Make a ball: smooth, grooved like a beach ball or basketball, dimpled, knobbly, or a star-shaped bouncer."""
-    style = str(rng.choice(["smooth", "gores", "football", "tennis", "basket", "dimples", "knobs"], p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.06, 0.09]))
+    style = str(
+        rng.choice(
+            ["smooth", "gores", "football", "tennis", "basket", "dimples", "knobs"],
+            p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.06, 0.09],
+        )
+    )
     panels = int(rng.choice([4, 5, 6, 8]))
     centres = sphere_points(int(rng.choice([40, 60, 90])), rng, 0)
     depth = float(rng.uniform(0.02, 0.05))
@@ -137,10 +148,10 @@ def ball(rng: np.random.Generator) -> Toy:
         if style == "dimples":
             return 1 - 0.05 * np.exp(-((nearest / 0.1) ** 2))
         if style == "knobs":
-            return 1 + rng_knob * np.exp(-((nearest / 0.09) ** 2))
+            return 1 + knob * np.exp(-((nearest / 0.09) ** 2))
         return np.ones(len(d))
 
-    rng_knob = float(rng.uniform(0.08, 0.16))
+    knob = float(rng.uniform(0.08, 0.16))
     m = sdf.sphere_mesh(110, 168, radius)
     squash = rng.uniform(0.96, 1.0) if style in ("smooth", "gores") else 1.0
     m = sdf.place(m, scale=(1, 1, float(squash)))
@@ -150,6 +161,7 @@ def ball(rng: np.random.Generator) -> Toy:
 
 
 def _icosahedron() -> np.ndarray:
+    """Give the twelve corners as unit vectors (12, 3)."""
     g = (1 + 5**0.5) / 2
     p = np.array([(0, a, b * g) for a in (-1, 1) for b in (-1, 1)])
     p = np.concatenate([p, np.roll(p, 1, 1), np.roll(p, 2, 1)])
@@ -181,11 +193,13 @@ def _seam(d: np.ndarray, width: float) -> np.ndarray:
 
 
 def _basket(d: np.ndarray, width: float) -> np.ndarray:
+    """Give 1 on a basketball\'s eight seams."""
     curve = np.abs(np.abs(d[:, 1]) - 0.35 - 0.75 * d[:, 2] ** 2)
     return np.clip(1 - np.minimum(np.minimum(np.abs(d[:, 0]), np.abs(d[:, 2])), curve) / width, 0, 1)
 
 
 def paint_ball(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a ball by its shape: panels, pentagons, seams, or bands, stripes, spots, a star, a swirl."""
     m = toy.parts[0].mesh
     d = m.v - (m.v.max(0) + m.v.min(0)) / 2
     d = d / np.linalg.norm(d, axis=1, keepdims=True)
@@ -200,7 +214,9 @@ def paint_ball(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
         if rng.random() < 0.4:
             colours = [c if i % 2 else np.array(PALETTE["white"]) for i, c in enumerate(colours)]
         c = np.array(colours[:count])[np.floor(phi / (2 * np.pi) * count).astype(int) % count]
-        c = mix(c, np.array(PALETTE["white"]) if rng.random() < 0.6 else b, step(np.abs(d[:, 2]) - rng.uniform(0.93, 0.98)))
+        c = mix(
+            c, np.array(PALETTE["white"]) if rng.random() < 0.6 else b, step(np.abs(d[:, 2]) - rng.uniform(0.93, 0.98))
+        )
         return {"body": Paint(c, "gloss")}
     if style == "football":
         if rng.random() < 0.4:
@@ -209,7 +225,9 @@ def paint_ball(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
         return {"body": Paint(mix(c, c * 0.45, 0.8 * _seam(d, 0.03)), "plastic")}
     if style == "tennis":
         t = np.linspace(0, 2 * np.pi, 240)
-        curve = np.stack([0.75 * np.cos(t) + 0.25 * np.cos(3 * t), 0.75 * np.sin(t) - 0.25 * np.sin(3 * t), 0.866 * np.sin(2 * t)], 1)
+        curve = np.stack(
+            [0.75 * np.cos(t) + 0.25 * np.cos(3 * t), 0.75 * np.sin(t) - 0.25 * np.sin(3 * t), 0.866 * np.sin(2 * t)], 1
+        )
         curve /= np.linalg.norm(curve, axis=1, keepdims=True)
         ground = np.array((0.80, 0.86, 0.16)) if rng.random() < 0.6 else a
         near = np.arccos(np.clip(d @ curve.T, -1, 1)).min(1)
@@ -217,7 +235,11 @@ def paint_ball(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
         return {"body": Paint(mix(np.broadcast_to(ground, d.shape), line, step(0.07 - near, 0.03)), "plush")}
     if style == "basket":
         base = np.array((0.82, 0.36, 0.10)) if rng.random() < 0.6 else a
-        return {"body": Paint(mix(np.broadcast_to(base, d.shape), np.array((0.07, 0.06, 0.06)), 1.6 * _basket(d, 0.05)), "rubber")}
+        return {
+            "body": Paint(
+                mix(np.broadcast_to(base, d.shape), np.array((0.07, 0.06, 0.06)), 1.6 * _basket(d, 0.05)), "rubber"
+            )
+        }
     if style in ("dimples", "knobs"):
         return {"body": Paint(mix(np.broadcast_to(a, d.shape), b, 0.15 * waves(d, rng, 1.0)), material)}
     pattern = str(rng.choice(["plain", "band", "stripes", "halves", "spots", "star", "swirl"]))
@@ -248,7 +270,11 @@ def paint_ball(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
 
 def block(rng: np.random.Generator) -> Toy:
     """Make a building block: letter cube, die, plain cuboid, brick with studs, arch, roof, half round, or steps."""
-    style = str(rng.choice(["letter", "die", "cuboid", "brick", "arch", "roof", "steps"], p=[0.24, 0.1, 0.14, 0.24, 0.12, 0.1, 0.06]))
+    style = str(
+        rng.choice(
+            ["letter", "die", "cuboid", "brick", "arch", "roof", "steps"], p=[0.24, 0.1, 0.14, 0.24, 0.12, 0.1, 0.06]
+        )
+    )
     toy = Toy("block", [], {"style": style})
     r = float(rng.uniform(0.02, 0.08))
     if style in ("letter", "die", "cuboid"):
@@ -266,8 +292,17 @@ def block(rng: np.random.Generator) -> Toy:
         pitch, high = 0.4, float(rng.choice([0.16, 0.45, 0.48, 0.5]))
         body = [sdf.box((0, 0, high / 2), (nx * pitch / 2, ny * pitch / 2, high / 2), 0.02)]
         x, y = np.meshgrid((np.arange(nx) - (nx - 1) / 2) * pitch, (np.arange(ny) - (ny - 1) / 2) * pitch)
-        stud = sdf.lathe(np.array([(0.12, -0.02), (0.12, -0.02), (0.12, 0.085), (0.11, 0.095), (0, 0.095), (0, 0.095)]), 32, 2)
-        toy.add("body", "body", sdf.merge(sdf.mesh(union(*body), 72), *[sdf.place(stud, shift=(a, b, high)) for a, b in zip(x.ravel(), y.ravel(), strict=True)]))
+        stud = sdf.lathe(
+            np.array([(0.12, -0.02), (0.12, -0.02), (0.12, 0.085), (0.11, 0.095), (0, 0.095), (0, 0.095)]), 32, 2
+        )
+        toy.add(
+            "body",
+            "body",
+            sdf.merge(
+                sdf.mesh(union(*body), 72),
+                *[sdf.place(stud, shift=(a, b, high)) for a, b in zip(x.ravel(), y.ravel(), strict=True)],
+            ),
+        )
     elif style == "arch":
         w, d, h = rng.uniform(0.6, 0.95), rng.uniform(0.2, 0.4), rng.uniform(0.35, 0.6)
         hole = float(min(h * 1.45, w * rng.uniform(0.55, 0.72)))
@@ -282,7 +317,10 @@ def block(rng: np.random.Generator) -> Toy:
         toy.add("body", "body", cut(sdf.box((0, 0, h / 2), (w, d, h / 2), 0.02), left, right, k=0.04), 80)
     else:
         n, w, d = int(rng.integers(2, 4)), 0.32, float(rng.uniform(0.25, 0.5))
-        steps = [sdf.box(((i - (n - 1) / 2) * w, 0, (i + 1) * 0.15), (w / 2 + 0.01, d, (i + 1) * 0.15), 0.02) for i in range(n)]
+        steps = [
+            sdf.box(((i - (n - 1) / 2) * w, 0, (i + 1) * 0.15), (w / 2 + 0.01, d, (i + 1) * 0.15), 0.02)
+            for i in range(n)
+        ]
         toy.add("body", "body", union(*steps), 80)
     return toy
 
@@ -312,6 +350,7 @@ def wood_grain(v: np.ndarray, rng: np.random.Generator, base: np.ndarray) -> np.
 
 
 def paint_block(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a block: letters, pips, wood, one colour, a colour a side, or stripes."""
     m, style = toy.parts[0].mesh, toy.notes["style"]
     a = colour(rng)
     b = other_colour(rng, a)
@@ -363,7 +402,11 @@ def paint_block(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
         return {"body": Paint(a, str(rng.choice(["wood", "plastic", "gloss"])))}
     if kind == "sides":
         axis = np.abs(m.n).argmax(1)
-        return {"body": Paint(np.stack([wood, a, b])[axis] if rng.random() < 0.5 else np.stack([a, b, colour(rng)])[axis], "wood")}
+        return {
+            "body": Paint(
+                np.stack([wood, a, b])[axis] if rng.random() < 0.5 else np.stack([a, b, colour(rng)])[axis], "wood"
+            )
+        }
     t = step(np.sin(m.v[:, int(rng.choice([0, 2]))] * rng.uniform(10, 20)), 0.2)
     return {"body": Paint(mix(np.broadcast_to(a, m.v.shape), b, t), "wood")}
 
@@ -376,7 +419,16 @@ def car(rng: np.random.Generator) -> Toy:
     """Make a car: saloon, hatchback, beetle, van, bus, pick-up, lorry, racer."""
     style = str(rng.choice(["saloon", "hatch", "beetle", "van", "bus", "pickup", "lorry", "racer"]))
     toy = Toy("car", [], {"style": style})
-    long = {"saloon": 1.0, "hatch": 0.82, "beetle": 0.85, "van": 0.95, "bus": 1.2, "pickup": 1.02, "lorry": 1.15, "racer": 1.05}[style]
+    long = {
+        "saloon": 1.0,
+        "hatch": 0.82,
+        "beetle": 0.85,
+        "van": 0.95,
+        "bus": 1.2,
+        "pickup": 1.02,
+        "lorry": 1.15,
+        "racer": 1.05,
+    }[style]
     long *= rng.uniform(0.92, 1.08)
     wide = float(rng.uniform(0.40, 0.5)) * (1.05 if style in ("bus", "lorry", "racer") else 1.0)
     wheel = float(rng.uniform(0.19, 0.25)) * (0.9 if style == "bus" else 1.12 if style == "racer" else 1.0)
@@ -392,8 +444,12 @@ def car(rng: np.random.Generator) -> Toy:
         c, h = (x0 + x1) / 2, (x1 - x0) / 2
         base = sdf.box((c, 0, (belt + top) / 2), (h, wide * shrink, (top - belt) / 2 + 0.06), 0.09)
         tall = top - belt
-        front = move(sdf.box((2, 0, 0), (2, 2, 4), 0.01), rotation(1, -np.degrees(np.arctan2(tuck, tall))), (x1, 0, belt))
-        back = move(sdf.box((-2, 0, 0), (2, 2, 4), 0.01), rotation(1, np.degrees(np.arctan2(tuck * 0.7, tall))), (x0, 0, belt))
+        front = move(
+            sdf.box((2, 0, 0), (2, 2, 4), 0.01), rotation(1, -np.degrees(np.arctan2(tuck, tall))), (x1, 0, belt)
+        )
+        back = move(
+            sdf.box((-2, 0, 0), (2, 2, 4), 0.01), rotation(1, np.degrees(np.arctan2(tuck * 0.7, tall))), (x0, 0, belt)
+        )
         return cut(base, front, back, k=0.10)
 
     if style == "saloon":
@@ -403,7 +459,11 @@ def car(rng: np.random.Generator) -> Toy:
         cabin = house(-0.92 * long, 0.45 * long, roof, 0.22)
         bands = [(-0.78 * long, -0.2 * long), (-0.13 * long, 0.36 * long)]
     elif style == "beetle":
-        hull = smooth(ellipsoid((0, 0, low + 0.16), (long, wide, 0.27)), sdf.box((0, 0, low + 0.12), (0.8 * long, wide * 0.9, 0.1), 0.08), k=0.1)
+        hull = smooth(
+            ellipsoid((0, 0, low + 0.16), (long, wide, 0.27)),
+            sdf.box((0, 0, low + 0.12), (0.8 * long, wide * 0.9, 0.1), 0.08),
+            k=0.1,
+        )
         belt = low + 0.34
         roof = belt + 0.32
         cabin = ellipsoid((-0.08 * long, 0, belt - 0.06), (0.64 * long, wide * 0.85, roof - belt + 0.06))
@@ -411,7 +471,11 @@ def car(rng: np.random.Generator) -> Toy:
     elif style == "van":
         roof += 0.12
         cabin = house(-0.98 * long, 0.62 * long, roof, 0.14, 0.95)
-        bands = [(0.08 * long, 0.46 * long)] if rng.random() < 0.5 else [(-0.8 * long, -0.42 * long), (-0.34 * long, 0.04 * long), (0.12 * long, 0.48 * long)]
+        bands = (
+            [(0.08 * long, 0.46 * long)]
+            if rng.random() < 0.5
+            else [(-0.8 * long, -0.42 * long), (-0.34 * long, 0.04 * long), (0.12 * long, 0.48 * long)]
+        )
     elif style == "bus":
         roof += float(rng.choice([0.1, 0.2, 0.55]))
         cabin = house(-0.99 * long, 0.985 * long, roof, 0.05, 0.985)
@@ -430,7 +494,12 @@ def car(rng: np.random.Generator) -> Toy:
         elif load == "tank":
             extra = [sdf.cylinder((-0.32 * long, 0, belt + wide * 0.7), 0, wide * 0.85, 0.62 * long, 0.12)]
         else:
-            extra = [cut(sdf.box((-0.32 * long, 0, belt + 0.18), (0.64 * long, wide, 0.24), 0.03), sdf.box((-0.32 * long, 0, belt + 0.35), (0.57 * long, wide * 0.87, 0.3), 0.02))]
+            extra = [
+                cut(
+                    sdf.box((-0.32 * long, 0, belt + 0.18), (0.64 * long, wide, 0.24), 0.03),
+                    sdf.box((-0.32 * long, 0, belt + 0.35), (0.57 * long, wide * 0.87, 0.3), 0.02),
+                )
+            ]
         hull = sdf.box((0, 0, (low + belt) / 2 - 0.04), (long, wide * 0.95, (belt - low) / 2 - 0.03), 0.05)
     else:
         hull = smooth(
@@ -438,7 +507,11 @@ def car(rng: np.random.Generator) -> Toy:
             ellipsoid((-0.15 * long, 0, low + 0.14), (0.62 * long, wide * 0.75, 0.19)),
             k=0.14,
         )
-        cabin = smooth(ellipsoid((-0.2 * long, 0, low + 0.36), (0.3 * long, 0.2, 0.22)), ellipsoid((-0.55 * long, 0, low + 0.34), (0.3 * long, 0.1, 0.24)), k=0.05)
+        cabin = smooth(
+            ellipsoid((-0.2 * long, 0, low + 0.36), (0.3 * long, 0.2, 0.22)),
+            ellipsoid((-0.55 * long, 0, low + 0.34), (0.3 * long, 0.1, 0.24)),
+            k=0.05,
+        )
         extra = [
             sdf.box((-0.98 * long, 0, low + 0.58), (0.16, wide * 0.95, 0.03), 0.025),
             mirror(sdf.box((-0.95 * long, 0.2, low + 0.4), (0.06, 0.03, 0.2), 0.02)),
@@ -447,10 +520,19 @@ def car(rng: np.random.Generator) -> Toy:
     axles = (0.6 * long, -0.6 * long) if style != "racer" else (0.58 * long, -0.66 * long)
     out = wide * (1.02 if style != "racer" else 1.2)
     arches = [] if style == "racer" else [sdf.cylinder((x, 0, wheel), 1, wheel * 1.17, 2, 0.01) for x in axles]
-    body = cut(smooth(hull, cabin, k=0.05) if style in ("beetle", "racer") else union(hull, cabin), *arches, k=0.03) if arches else smooth(hull, cabin, k=0.04)
+    body = (
+        cut(smooth(hull, cabin, k=0.05) if style in ("beetle", "racer") else union(hull, cabin), *arches, k=0.03)
+        if arches
+        else smooth(hull, cabin, k=0.04)
+    )
     toy.add("body", "body", body, 96)
     if extra:
-        toy.add("body", "extra" if style == "lorry" else "trim", cut(union(*extra), *arches, k=0.02) if arches else union(*extra), 88)
+        toy.add(
+            "body",
+            "extra" if style == "lorry" else "trim",
+            cut(union(*extra), *arches, k=0.02) if arches else union(*extra),
+            88,
+        )
     # Windows: the cabin's own surface, lifted a little, between sill and roof
     sill, top = belt + 0.05, roof - 0.07 if style != "lorry" else roof + 0.07
     if style == "bus" and roof - belt > 0.7:
@@ -471,8 +553,12 @@ def car(rng: np.random.Generator) -> Toy:
     toy.add("window", "window", union(*panes), 96)
     # Wheels: a tyre with a rounded tread, a hub with spokes or a cap
     w = float(rng.uniform(0.08, 0.12)) * (1.5 if style == "racer" else 1.0)
-    tyre = sdf.lathe(np.array([(0.55, -1), (0.9, -1), (1, -0.7), (1, 0.7), (0.9, 1), (0.55, 1), (0.5, 0.8)]) * (wheel, w), 48, 3)
-    hub = sdf.lathe(np.array([(0.62, 0.5), (0.6, 0.88), (0.5, 0.8), (0.25, 0.75), (0.2, 1.12), (0, 1.15)]) * (wheel, w), 48, 2)
+    tyre = sdf.lathe(
+        np.array([(0.55, -1), (0.9, -1), (1, -0.7), (1, 0.7), (0.9, 1), (0.55, 1), (0.5, 0.8)]) * (wheel, w), 48, 3
+    )
+    hub = sdf.lathe(
+        np.array([(0.62, 0.5), (0.6, 0.88), (0.5, 0.8), (0.25, 0.75), (0.2, 1.12), (0, 1.15)]) * (wheel, w), 48, 2
+    )
     tyres, hubs = [], []
     for x in axles:
         for side in (1, -1):
@@ -500,6 +586,7 @@ def car(rng: np.random.Generator) -> Toy:
 
 
 def paint_car(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a car: one or two colours or wood, with glass, tyres, hubs and lamps."""
     m = toy.parts[0].mesh
     a = colour(rng, [*BRIGHT, "red", "blue", "yellow", "white", "white", "grey", "black", "cream", "wood"])
     b = other_colour(rng, a)
@@ -521,7 +608,8 @@ def paint_car(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
     return {
         "body": Paint(c, finish), "extra": Paint(other_colour(rng, a), str(rng.choice(["gloss", "plastic"]))),
         "trim": Paint(colour(rng, ["grey", "black", "white"]), "plastic"), "window": Paint(glass, "mirror"),
-        "tyre": Paint(tyre, "rubber"), "hub": Paint(hub, "gloss"), "front": Paint(np.array((0.97, 0.93, 0.74)), "mirror"),
+        "tyre": Paint(tyre, "rubber"), "hub": Paint(hub, "gloss"),
+        "front": Paint(np.array((0.97, 0.93, 0.74)), "mirror"),
         "rear": Paint(np.array((0.75, 0.05, 0.05)), "mirror"),
         "sign": Paint(colour(rng, ["yellow", "white", "blue", "red"]), "gloss"),
     }  # fmt: skip
@@ -531,7 +619,9 @@ def paint_car(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
 # Cat and dog
 
 
-def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, eye_size: float = 1.0, covers: bool = False) -> Toy:
+def pet(
+    rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, eye_size: float = 1.0, covers: bool = False
+) -> Toy:
     """Make a cat or a dog, or something between.
 
     Args:
@@ -550,9 +640,19 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
     if pose == "stand":
         long, height = float(rng.uniform(0.42, 0.62)), float(rng.uniform(0.40, 0.58))
         girth = 0.30 * fat
-        trunk = smooth(ellipsoid((0, 0, height), (long, girth, girth)), ellipsoid((0.45 * long, 0, height + 0.04), (0.3, girth * 0.98, girth)), k=0.1)
-        legs = [mirror(capsule((x, 0.55 * girth, height - 0.1), (x + dx, 0.62 * girth, leg), leg * 1.05, leg)) for x, dx in ((0.62 * long, 0.03), (-0.66 * long, -0.02))]
-        feet = [mirror(ellipsoid((x, 0.62 * girth, leg * 0.8), (leg * 1.3, leg * 1.05, leg * 0.8))) for x in (0.62 * long + 0.07, -0.66 * long + 0.04)]
+        trunk = smooth(
+            ellipsoid((0, 0, height), (long, girth, girth)),
+            ellipsoid((0.45 * long, 0, height + 0.04), (0.3, girth * 0.98, girth)),
+            k=0.1,
+        )
+        legs = [
+            mirror(capsule((x, 0.55 * girth, height - 0.1), (x + dx, 0.62 * girth, leg), leg * 1.05, leg))
+            for x, dx in ((0.62 * long, 0.03), (-0.66 * long, -0.02))
+        ]
+        feet = [
+            mirror(ellipsoid((x, 0.62 * girth, leg * 0.8), (leg * 1.3, leg * 1.05, leg * 0.8)))
+            for x in (0.62 * long + 0.07, -0.66 * long + 0.04)
+        ]
         neck, root = np.array([0.72 * long, 0, height + 0.5 * girth]), np.array([-long * 0.93, 0, height + 0.1])
         head_at = np.array([0.80 * long + 0.08, 0, height + girth + 0.28 * head_size])
     elif pose == "sit":
@@ -563,21 +663,36 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
             k=0.1,
         )
         legs = [mirror(capsule((0.20, 0.15, tall - 0.2), (0.33, 0.16, leg), leg * 1.1, leg))]
-        feet = [mirror(ellipsoid((0.39, 0.16, leg * 0.75), (leg * 1.35, leg * 1.05, leg * 0.75))), mirror(ellipsoid((0.24, 0.34 * fat, 0.08), (0.19, 0.10, 0.08)))]
+        feet = [
+            mirror(ellipsoid((0.39, 0.16, leg * 0.75), (leg * 1.35, leg * 1.05, leg * 0.75))),
+            mirror(ellipsoid((0.24, 0.34 * fat, 0.08), (0.19, 0.10, 0.08))),
+        ]
         neck, root = np.array([0.09, 0, tall]), np.array([-0.44 * fat, 0, 0.16])
         head_at = np.array([0.14, 0, tall + 0.34 * head_size])
     else:
         long = float(rng.uniform(0.5, 0.65))
-        trunk = smooth(ellipsoid((0, 0, 0.29), (long, 0.36 * fat, 0.29)), mirror(ellipsoid((-0.3, 0.24 * fat, 0.2), (0.26, 0.17, 0.2))), k=0.1)
+        trunk = smooth(
+            ellipsoid((0, 0, 0.29), (long, 0.36 * fat, 0.29)),
+            mirror(ellipsoid((-0.3, 0.24 * fat, 0.2), (0.26, 0.17, 0.2))),
+            k=0.1,
+        )
         legs = [mirror(capsule((0.3, 0.2, 0.16), (0.62, 0.19, leg), leg * 1.1, leg))]
         feet = [mirror(ellipsoid((0.68, 0.19, leg * 0.8), (leg * 1.3, leg, leg * 0.8)))]
         neck, root = np.array([0.42, 0, 0.5]), np.array([-long * 0.92, 0, 0.2])
         head_at = np.array([0.5, 0, 0.62 + 0.2 * head_size])
-    look = rotation(2, float(rng.uniform(-30, 30))) @ rotation(1, float(rng.uniform(-6, 8))) @ rotation(0, float(rng.normal(0, 6)))
+    look = (
+        rotation(2, float(rng.uniform(-30, 30)))
+        @ rotation(1, float(rng.uniform(-6, 8)))
+        @ rotation(0, float(rng.normal(0, 6)))
+    )
     s = 0.42 * head_size  # the head's radius; what follows is in its frame, in units of it
     wide, high = float(rng.uniform(0.98, 1.14)), float(rng.uniform(0.86, 1.0))
     cheeks = float(rng.uniform(0.0, 0.16))
-    head = smooth(ellipsoid((0, 0, 0), (0.92, wide, high)), mirror(ellipsoid((0.25, 0.5 * wide, -0.3), (0.5, 0.42 + cheeks, 0.42))), k=0.2)
+    head = smooth(
+        ellipsoid((0, 0, 0), (0.92, wide, high)),
+        mirror(ellipsoid((0.25, 0.5 * wide, -0.3), (0.5, 0.42 + cheeks, 0.42))),
+        k=0.2,
+    )
 
     def on_head(f: sdf.Field | Mesh) -> sdf.Field | Mesh:
         return (move if isinstance(f, sdf.Field) else sdf.place)(f, look, head_at, s)
@@ -585,37 +700,81 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
     e = float(rng.uniform(0.9, 1.15))
     if ears == "pointed":
         spread, tip = float(rng.uniform(0.52, 0.66)) * wide, float(rng.uniform(1.35, 1.65)) * e
-        ear = smooth(*[capsule((x, spread + dy, 0.55), (x - 0.06, spread + 0.2, tip), 0.26, 0.03) for x, dy in ((0.02, 0.1), (0.02, -0.12))], k=0.12)
+        ear = smooth(
+            *[
+                capsule((x, spread + dy, 0.55), (x - 0.06, spread + 0.2, tip), 0.26, 0.03)
+                for x, dy in ((0.02, 0.1), (0.02, -0.12))
+            ],
+            k=0.12,
+        )
         ear = cut(ear, capsule((0.34, spread - 0.02, 0.72), (0.16, spread + 0.17, tip - 0.18), 0.2, 0.06), k=0.06)
     elif ears == "tall":
         spread, tip = float(rng.uniform(0.42, 0.56)) * wide, float(rng.uniform(1.5, 1.85)) * e
-        ear = smooth(capsule((0, spread, 0.6), (-0.1, spread + 0.16, tip * 0.82), 0.25, 0.2), capsule((-0.1, spread + 0.16, tip * 0.8), (-0.12, spread + 0.22, tip), 0.2, 0.06), k=0.1)
+        ear = smooth(
+            capsule((0, spread, 0.6), (-0.1, spread + 0.16, tip * 0.82), 0.25, 0.2),
+            capsule((-0.1, spread + 0.16, tip * 0.8), (-0.12, spread + 0.22, tip), 0.2, 0.06),
+            k=0.1,
+        )
         ear = cut(ear, capsule((0.3, spread, 0.8), (0.1, spread + 0.18, tip - 0.2), 0.19, 0.08), k=0.06)
     elif ears == "folded":
         spread = float(rng.uniform(0.55, 0.66)) * wide
-        ear = chain(np.array([(0.0, spread, 0.6), (-0.05, spread + 0.16, 1.05 * e), (0.22, spread + 0.26, 1.0 * e), (0.38, spread + 0.3, 0.78 * e)]), np.array([0.24, 0.19, 0.15, 0.08]))
+        ear = chain(
+            np.array(
+                [
+                    (0.0, spread, 0.6),
+                    (-0.05, spread + 0.16, 1.05 * e),
+                    (0.22, spread + 0.26, 1.0 * e),
+                    (0.38, spread + 0.3, 0.78 * e),
+                ]
+            ),
+            np.array([0.24, 0.19, 0.15, 0.08]),
+        )
     elif ears == "floppy":
         drop = float(rng.uniform(-0.75, -0.15)) * e
-        path = np.array([(-0.02, 0.6 * wide, 0.68), (-0.02, 0.98 * wide, 0.58), (0.05, 1.16 * wide, 0.1), (0.1, 1.14 * wide, drop)])
-        ear = smooth(chain(path, np.array([0.16, 0.19, 0.22, 0.2])), ellipsoid((0.08, 1.14 * wide, drop + 0.1), (0.3, 0.15, 0.3)), k=0.12)
+        path = np.array(
+            [(-0.02, 0.6 * wide, 0.68), (-0.02, 0.98 * wide, 0.58), (0.05, 1.16 * wide, 0.1), (0.1, 1.14 * wide, drop)]
+        )
+        ear = smooth(
+            chain(path, np.array([0.16, 0.19, 0.22, 0.2])),
+            ellipsoid((0.08, 1.14 * wide, drop + 0.1), (0.3, 0.15, 0.3)),
+            k=0.12,
+        )
     else:
         spread = 0.66 * wide
-        ear = cut(ellipsoid((0, spread, 0.78 * e), (0.18, 0.34, 0.36)), ellipsoid((0.22, spread, 0.8 * e), (0.16, 0.22, 0.24)), k=0.05)
+        ear = cut(
+            ellipsoid((0, spread, 0.78 * e), (0.18, 0.34, 0.36)),
+            ellipsoid((0.22, spread, 0.8 * e), (0.16, 0.22, 0.24)),
+            k=0.05,
+        )
     if snout == "cat":
         out = 0.86
-        muzzle = smooth(mirror(ellipsoid((out, 0.15, -0.30), (0.22, 0.22, 0.19))), ellipsoid((out - 0.04, 0, -0.45), (0.17, 0.16, 0.12)), k=0.06)
+        muzzle = smooth(
+            mirror(ellipsoid((out, 0.15, -0.30), (0.22, 0.22, 0.19))),
+            ellipsoid((out - 0.04, 0, -0.45), (0.17, 0.16, 0.12)),
+            k=0.06,
+        )
         nose = ellipsoid((out + 0.18, 0, -0.17), (0.09, 0.11, 0.075))
     else:
         reach = float(rng.uniform(0.12, 0.22) if snout == "short" else rng.uniform(0.34, 0.55))
         w = float(rng.uniform(0.28, 0.36))
-        muzzle = smooth(capsule((0.6, 0, -0.22), (0.86 + reach, 0, -0.3), w * 1.08, w * 0.85), ellipsoid((0.75 + reach * 0.8, 0, -0.52), (0.3, 0.2, 0.13)), k=0.1)
+        muzzle = smooth(
+            capsule((0.6, 0, -0.22), (0.86 + reach, 0, -0.3), w * 1.08, w * 0.85),
+            ellipsoid((0.75 + reach * 0.8, 0, -0.52), (0.3, 0.2, 0.13)),
+            k=0.1,
+        )
         nose = ellipsoid((0.86 + reach + w * 0.75, 0, -0.16), (0.12, 0.16, 0.12))
-    path = {
-        "long": np.array([(0, 0, 0), (-0.3, 0.03, 0.04), (-0.55, 0.1, 0.25), (-0.6, 0.16, 0.6), (-0.5, 0.18, 0.85)]),
-        "up": np.array([(0, 0, 0), (-0.2, 0, 0.12), (-0.3, 0, 0.4), (-0.27, 0, 0.7), (-0.36, 0.02, 0.88)]),
-        "stub": np.array([(0, 0, 0), (-0.14, 0, 0.08), (-0.24, 0, 0.18)]),
-        "curl": np.array([(0, 0, 0), (-0.2, 0, 0.2), (-0.22, 0.03, 0.45), (0.0, 0.06, 0.56), (0.12, 0.08, 0.4)]),
-    }[tail] * (1, float(rng.choice([-1, 1])), 1) * rng.uniform(0.8, 1.15)
+    path = (
+        {
+            "long": np.array(
+                [(0, 0, 0), (-0.3, 0.03, 0.04), (-0.55, 0.1, 0.25), (-0.6, 0.16, 0.6), (-0.5, 0.18, 0.85)]
+            ),
+            "up": np.array([(0, 0, 0), (-0.2, 0, 0.12), (-0.3, 0, 0.4), (-0.27, 0, 0.7), (-0.36, 0.02, 0.88)]),
+            "stub": np.array([(0, 0, 0), (-0.14, 0, 0.08), (-0.24, 0, 0.18)]),
+            "curl": np.array([(0, 0, 0), (-0.2, 0, 0.2), (-0.22, 0.03, 0.45), (0.0, 0.06, 0.56), (0.12, 0.08, 0.4)]),
+        }[tail]
+        * (1, float(rng.choice([-1, 1])), 1)
+        * rng.uniform(0.8, 1.15)
+    )
     t, fine = np.linspace(0, 1, len(path)), np.linspace(0, 1, 11)
     curve = np.stack([np.interp(fine, t, path[:, i]) for i in range(3)], 1)
     for _ in range(3):
@@ -625,7 +784,12 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
     radii = np.interp(fine, [0, 0.5, 1], [thick, thick, tip])
     curve = curve + root + (0.1, 0, 0)
     curve[:, 2] = np.maximum(curve[:, 2], radii + 0.01)
-    toy.add("body", "body", smooth(trunk, *legs, *feet, on_head(head), capsule(neck - (0.03, 0, 0.12), head_at, 0.22 * fat, 0.26), k=0.07), 84)
+    toy.add(
+        "body",
+        "body",
+        smooth(trunk, *legs, *feet, on_head(head), capsule(neck - (0.03, 0, 0.12), head_at, 0.22 * fat, 0.26), k=0.07),
+        84,
+    )
     toy.add("ear", "ear", on_head(mirror(ear)), 64)
     toy.add("snout", "muzzle", on_head(muzzle), 44)
     toy.add("snout", "nose", on_head(nose), 28)
@@ -642,7 +806,12 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
         basis = np.stack([normal, np.cross((0, 0, 1), normal), [0, 0, 0]], 1)
         basis[:, 1] /= np.linalg.norm(basis[:, 1])
         basis[:, 2] = np.cross(basis[:, 0], basis[:, 1])
-        ball_mesh = sdf.place(sdf.sphere_mesh(56, 80), basis.astype(np.float32), at - 0.30 * size * normal, (size * 0.72, size, size * 1.08))
+        ball_mesh = sdf.place(
+            sdf.sphere_mesh(56, 80),
+            basis.astype(np.float32),
+            at - 0.30 * size * normal,
+            (size * 0.72, size, size * 1.08),
+        )
         toy.add("eye", f"eye{i}", on_head(ball_mesh))
         eyes_at.append(at - 0.30 * size * normal)
         toy.notes["eyes"].append(_eye_notes(at - 0.30 * size * normal, gaze, size, look, head_at, s))
@@ -662,7 +831,9 @@ def pet(rng: np.random.Generator, ears: str, snout: str, tail: str, kind: str, e
     return toy
 
 
-def _eye_notes(centre: np.ndarray, gaze: np.ndarray, size: float, turn: np.ndarray, shift: np.ndarray, scale: float) -> dict:
+def _eye_notes(
+    centre: np.ndarray, gaze: np.ndarray, size: float, turn: np.ndarray, shift: np.ndarray, scale: float
+) -> dict:
     """Say where an eye lies and looks, in the toy's frame."""
     up = np.array([0, 0, 1.0]) - gaze * gaze[2]
     up /= np.linalg.norm(up)
@@ -676,7 +847,10 @@ def _eye_notes(centre: np.ndarray, gaze: np.ndarray, size: float, turn: np.ndarr
 
 def cat(rng: np.random.Generator) -> Toy:
     """Make a cat: pointed ears, a small snout, mostly a long tail."""
-    ears, tail = str(rng.choice(["pointed", "pointed", "pointed", "folded"])), str(rng.choice(["long", "up", "up", "curl"]))
+    ears, tail = (
+        str(rng.choice(["pointed", "pointed", "pointed", "folded"])),
+        str(rng.choice(["long", "up", "up", "curl"])),
+    )
     return pet(rng, ears, "cat", tail, "cat")
 
 
@@ -742,8 +916,9 @@ def paint_eye(m: Mesh, eye: dict, style: dict, white: np.ndarray | None = None) 
 
 
 FUR = [
-    (0.16, 0.15, 0.16), (0.45, 0.43, 0.42), (0.72, 0.70, 0.68), (0.92, 0.90, 0.86), (0.78, 0.44, 0.15), (0.88, 0.66, 0.38),
-    (0.55, 0.36, 0.20), (0.35, 0.21, 0.12), (0.83, 0.74, 0.60), (0.40, 0.42, 0.48), (0.62, 0.28, 0.12), (0.90, 0.76, 0.20),
+    (0.16, 0.15, 0.16), (0.45, 0.43, 0.42), (0.72, 0.70, 0.68), (0.92, 0.90, 0.86), (0.78, 0.44, 0.15),
+    (0.88, 0.66, 0.38), (0.55, 0.36, 0.20), (0.35, 0.21, 0.12), (0.83, 0.74, 0.60), (0.40, 0.42, 0.48),
+    (0.62, 0.28, 0.12), (0.90, 0.76, 0.20),
     (0.85, 0.55, 0.60), (0.35, 0.50, 0.68),
 ]  # fmt: skip
 
@@ -837,6 +1012,7 @@ def lift(toy: Toy, by: float) -> None:
 
 
 def lowest(toy: Toy) -> float:
+    """Give the height of a toy's lowest point."""
     return float(min(p.mesh.v[:, 2].min() for p in toy.parts))
 
 
@@ -873,7 +1049,16 @@ def fish(rng: np.random.Generator) -> Toy:
     rods = []
     for a in np.linspace(0.25, -0.35, 4):
         root = 0.92 * high * (1 - 0.9 * (a - 0.08) ** 2) - 0.08
-        rods.append(fin((a * long, 0, root), (a * long + lean, 0, 0.92 * high + tall * (1 - 0.5 * abs(a + 0.1))), 0.13, 0.06, 1, 0.22))
+        rods.append(
+            fin(
+                (a * long, 0, root),
+                (a * long + lean, 0, 0.92 * high + tall * (1 - 0.5 * abs(a + 0.1))),
+                0.13,
+                0.06,
+                1,
+                0.22,
+            )
+        )
     fins = [smooth(*rods, k=0.08)]
     if style != "puffer" or rng.random() < 0.5:
         fins.append(fin((-0.25 * long, 0, -0.75 * high), (-0.5 * long, 0, -0.9 * high - 0.12), 0.11, 0.07, 1, 0.22))
@@ -889,12 +1074,31 @@ def fish(rng: np.random.Generator) -> Toy:
         centre, gaze = at - 0.25 * size * normal, normal + (0.25, 0, 0)
         toy.add("eye", f"eye{i}", ball_at(centre, normal, (size * 0.7, size, size), 36))
         toy.notes["eyes"].append(_eye_notes(centre, gaze / np.linalg.norm(gaze), size, np.eye(3), np.zeros(3), 1.0))
-    lift(toy, -lowest(toy))
+    settle(toy)
     toy.notes.update(long=long, high=high)
     return toy
 
 
+def settle(toy: Toy) -> None:
+    """Rock a toy about y until it stands on two points, as a fish does on its belly and tail; then put it on z = 0."""
+    points = np.concatenate([p.mesh.v for p in toy.parts])[:, [0, 2]].astype(np.float64)
+    hull = ConvexHull(points)
+    centre = toy.parts[0].mesh.v.mean(0)
+    for eq, simplex in zip(hull.equations, hull.simplices, strict=True):
+        ends = np.sort(hull.points[simplex, 0])
+        if eq[1] < -0.5 and ends[0] <= centre[0] <= ends[1]:
+            turn = rotation(1, float(np.degrees(np.arctan2(eq[0], -eq[1]))))
+            for p in toy.parts:
+                p.mesh = sdf.place(p.mesh, turn)
+            for eye in toy.notes["eyes"]:
+                for key in ("centre", "gaze", "up"):
+                    eye[key] = (turn @ np.array(eye[key])).tolist()
+            break
+    lift(toy, -lowest(toy))
+
+
 def paint_fish(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a fish: bands, belly, scales, spots, lines, or a face."""
     slots = {p.slot: p.mesh for p in toy.parts}
     v, n = slots["body"].v, slots["body"].n
     a = colour(rng)
@@ -954,7 +1158,13 @@ def mug(rng: np.random.Generator) -> Toy:
     }[style]  # fmt: skip
     side = r * (1 + bow * float(rng.uniform(0.6, 1.1)))
     foot = 0.06 if style != "enamel" else 0.02
-    outline = [(0, 0.015), (side[0] * 0.8, 0.015), (side[0] * 0.85, 0), (side[0] * (1 - foot), 0), (side[0] * (1 - foot), 0.0)]
+    outline = [
+        (0, 0.015),
+        (side[0] * 0.8, 0.015),
+        (side[0] * 0.85, 0),
+        (side[0] * (1 - foot), 0),
+        (side[0] * (1 - foot), 0.0),
+    ]
     outline += [(a, foot * 0.6 + b * (high - foot * 0.6)) for a, b in zip(side, t, strict=True)]
     lip = 0.03 if style == "enamel" else 0.0
     outline += [(side[-1] + lip, high + 0.005), (side[-1] - wall / 2, high + 0.025), (side[-1] - wall, high)]
@@ -968,12 +1178,27 @@ def mug(rng: np.random.Generator) -> Toy:
     at_low, at_top = (float(np.interp(z, t * high, side)) - wall * 0.6 for z in (low, top))
     if grip == "square":
         far = max(at_low, at_top) + reach
-        knots = [(at_top, top), (far - 0.06, top), (far, top - 0.05), (far, low + 0.05), (far - 0.06, low), (at_low, low)]
+        knots = [
+            (at_top, top),
+            (far - 0.06, top),
+            (far, top - 0.05),
+            (far, low + 0.05),
+            (far - 0.06, low),
+            (at_low, low),
+        ]
     elif grip == "ear":
-        knots = [(at_top, top), (at_top + reach * 0.7, top + 0.08), (at_top + reach * 1.1, top - 0.12), (at_low + reach * 0.75, low + 0.2), (at_low, low)]
+        knots = [
+            (at_top, top),
+            (at_top + reach * 0.7, top + 0.08),
+            (at_top + reach * 1.1, top - 0.12),
+            (at_low + reach * 0.75, low + 0.2),
+            (at_low, low),
+        ]
     else:
         bend = np.linspace(0.15, np.pi - 0.15, 9)
-        arc = np.stack([max(at_low, at_top) + reach * np.sin(bend), (low + top) / 2 + (top - low) / 2 * np.cos(bend)], 1)
+        arc = np.stack(
+            [max(at_low, at_top) + reach * np.sin(bend), (low + top) / 2 + (top - low) / 2 * np.cos(bend)], 1
+        )
         knots = [(at_top, top), *arc.tolist(), (at_low, low)]
     p = chaikin(np.array(knots), 4)
     thick = float(rng.uniform(0.035, 0.05)) * (0.8 if style == "enamel" else 1)
@@ -982,11 +1207,14 @@ def mug(rng: np.random.Generator) -> Toy:
     if rng.random() < 0.45:
         z = high * float(rng.uniform(0.7, 0.9))
         edge = float(np.interp(z, t * high, side)) - wall * 0.9
-        toy.add("body", "drink", sdf.lathe(np.array([(edge, z), (edge, z), (edge * 0.5, z + 0.004), (0, z + 0.004)]), 64, 1))
+        toy.add(
+            "body", "drink", sdf.lathe(np.array([(edge, z), (edge, z), (edge * 0.5, z + 0.004), (0, z + 0.004)]), 64, 1)
+        )
     return toy
 
 
 def paint_mug(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a mug: glaze, pattern, inside, rim, and what is in it."""
     m = next(p.mesh for p in toy.parts if p.slot == "body")
     v, n, high = m.v, m.n, toy.notes["high"]
     a = colour(rng)
@@ -1026,7 +1254,11 @@ def paint_mug(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
     finish = str(rng.choice(["gloss", "gloss", "mirror", "plastic", "wood"]))
     drinks = ((0.12, 0.06, 0.03), (0.42, 0.25, 0.13), (0.55, 0.22, 0.05), (0.90, 0.87, 0.80), (0.80, 0.30, 0.28))
     drink = np.array(drinks[int(rng.integers(5))])
-    return {"body": Paint(c, finish), "handle": Paint(a if rng.random() < 0.6 else b, finish), "drink": Paint(drink, "mirror")}
+    return {
+        "body": Paint(c, finish),
+        "handle": Paint(a if rng.random() < 0.6 else b, finish),
+        "drink": Paint(drink, "mirror"),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1066,13 +1298,18 @@ def mushroom(rng: np.random.Generator) -> Toy:
         bulge = float(rng.uniform(-0.2, 0.6))
         z = np.linspace(0, 1, 9)
         width = thick * (1 + bulge * (1 - z) ** 2)
-        side = [(a, b * (tall + 0.06)) for a, b in zip(width, z, strict=True)]
+        top = tall + (0.0 if style in ("funnel", "flat") else 0.06)  # inside the cap, not through it
+        side = [(a, b * top) for a, b in zip(width, z, strict=True)]
         if rng.random() < 0.3:
             ring = [(thick * 1.55, 0.55 * tall), (thick * 1.6, 0.56 * tall)]
             side = [p for p in side if p[1] < 0.55 * tall] + ring + [p for p in side if p[1] > 0.62 * tall]
-        stem = sdf.lathe(np.array([(0, 0), (width[0] * 0.9, 0), (width[0] * 0.98, 0.0), *side, (0, tall + 0.06)]), 48, 2)
+        stem = sdf.lathe(np.array([(0, 0), (width[0] * 0.9, 0), (width[0] * 0.98, 0.0), *side, (0, top)]), 48, 2)
         lean = rotation(int(rng.integers(2)), float(rng.uniform(-9, 9)))
-        shift = np.zeros(3) if k == 0 else np.array([rng.uniform(-0.2, 0.4), float(rng.choice([-1, 1])) * (thick + 0.30), 0])
+        shift = (
+            np.zeros(3)
+            if k == 0
+            else np.array([rng.uniform(-0.2, 0.4), float(rng.choice([-1, 1])) * (thick + 0.30), 0])
+        )
         cap = sdf.place(sdf.place(cap, shift=(0, 0, tall)), lean, shift, size)
         caps.append(cap)
         stems.append(sdf.place(stem, lean, shift, size))
@@ -1093,9 +1330,26 @@ def mushroom(rng: np.random.Generator) -> Toy:
 
 
 def paint_mushroom(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a mushroom: a cap with dots, rings or rays, pale gills and stem."""
     slots = {p.slot: p.mesh for p in toy.parts}
     v, n = slots["cap"].v, slots["cap"].n
-    caps_colours = ["red", "red", "brown", "brown", "orange", "cream", "wood", "purple", "blue", "yellow", "white", "pink", "grey", "green", "teal"]
+    caps_colours = [
+        "red",
+        "red",
+        "brown",
+        "brown",
+        "orange",
+        "cream",
+        "wood",
+        "purple",
+        "blue",
+        "yellow",
+        "white",
+        "pink",
+        "grey",
+        "green",
+        "teal",
+    ]
     a = colour(rng, caps_colours)
     b = other_colour(rng, a, ["white", "white", "cream", "yellow", "brown"])
     under = step(-n[:, 2] - 0.15, 0.1)
@@ -1126,7 +1380,11 @@ def paint_mushroom(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
     stem = np.clip(pale * (1 - 0.10 * step(0.12 - s[:, 2], 0.15) + 0.03 * waves(s, rng, 6.0))[:, None], 0, 1)
     if rng.random() < 0.15:
         stem = np.broadcast_to(colour(rng, ["wood", "brown", "grey", "green", "yellow"]), s.shape)
-    return {"cap": Paint(c, finish), "stem": Paint(stem, "plastic" if finish == "gloss" else finish), "bumps": Paint(b, finish)}
+    return {
+        "cap": Paint(c, finish),
+        "stem": Paint(stem, "plastic" if finish == "gloss" else finish),
+        "bumps": Paint(b, finish),
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1157,12 +1415,26 @@ def tree(rng: np.random.Generator) -> Toy:
             tall = s * float(rng.uniform(0.95, 1.15)) + 0.12
 
             def wave(v: np.ndarray, s: float = s, tall: float = tall) -> np.ndarray:
-                frills = frill * np.cos(scallops * np.arctan2(v[..., 1], v[..., 0])) * np.clip(1 - (v[..., 2] + 0.05) / tall, 0, 1) ** 2
+                frills = (
+                    frill
+                    * np.cos(scallops * np.arctan2(v[..., 1], v[..., 0]))
+                    * np.clip(1 - (v[..., 2] + 0.05) / tall, 0, 1) ** 2
+                )
                 return np.concatenate([v[..., :2] * (1 + frills[..., None]), v[..., 2:] - s * frills[..., None]], -1)
 
-            profile = [(0, 0.04), (s * 0.8, 0.0), (s, -0.05), (s * 0.97, 0.02), (s * 0.45, tall * 0.5), (0.03, tall), (0, tall)]
+            profile = [
+                (0, 0.04),
+                (s * 0.8, 0.0),
+                (s, -0.05),
+                (s * 0.97, 0.02),
+                (s * 0.45, tall * 0.5),
+                (0.03, tall),
+                (0, tall),
+            ]
             cone = sdf.lathe(np.array(profile), 64, 3, wave)
-            cones.append(sdf.place(cone, rotation(2, float(rng.uniform(0, 360))), (0, 0, trunk_h + i * gap * (1 - 0.08 * i))))
+            cones.append(
+                sdf.place(cone, rotation(2, float(rng.uniform(0, 360))), (0, 0, trunk_h + i * gap * (1 - 0.08 * i)))
+            )
         crown = sdf.merge(*cones)
     elif style in ("round", "poplar"):
         r = float(rng.uniform(0.38, 0.55)) if style == "round" else float(rng.uniform(0.24, 0.34))
@@ -1196,7 +1468,9 @@ def tree(rng: np.random.Generator) -> Toy:
             path = np.stack([reach * s, 0 * s, 0.16 * np.sin(np.pi * s * 0.9) - drop * s**2], 1)
             rod = chain(path / flat, np.array([0.04, 0.10, 0.13, 0.13, 0.11, 0.08, 0.03]))
             leaf = sdf.Field(lambda p, rod=rod: rod(p / flat) * np.float32(0.35), rod.lo * flat, rod.hi * flat)
-            leaves.append(sdf.place(sdf.mesh(leaf, 40), rotation(2, 360 * i / n + float(rng.uniform(-12, 12))), (0, 0, trunk_h)))
+            leaves.append(
+                sdf.place(sdf.mesh(leaf, 40), rotation(2, 360 * i / n + float(rng.uniform(-12, 12))), (0, 0, trunk_h))
+            )
         crown = sdf.merge(*leaves)
     toy.add("crown", "crown", crown)
     flare = float(rng.uniform(1.1, 1.7))
@@ -1207,7 +1481,11 @@ def tree(rng: np.random.Generator) -> Toy:
     profile = [(0, 0), (trunk_r * flare * 0.95, 0), (trunk_r * flare, 0.0), *side, (0, top)]
     if rng.random() < 0.35:
         r = float(rng.uniform(0.26, 0.38))
-        toy.add("trunk", "base", sdf.lathe(np.array([(0, 0), (r, 0), (r, 0), (r, 0.05), (r * 0.96, 0.07), (0, 0.07)]), 56, 2))
+        toy.add(
+            "trunk",
+            "base",
+            sdf.lathe(np.array([(0, 0), (r, 0), (r, 0), (r, 0.05), (r * 0.96, 0.07), (0, 0.07)]), 56, 2),
+        )
     toy.add("trunk", "trunk", sdf.lathe(np.array(profile), 40, 2))
     if style in ("round", "bushy", "conifer") and rng.random() < 0.4:
         where = np.flatnonzero((crown.n[:, 2] > -0.3) & (np.hypot(crown.v[:, 0], crown.v[:, 1]) > 0.1))
@@ -1215,14 +1493,32 @@ def tree(rng: np.random.Generator) -> Toy:
         at = spread_points(crown.v[where[rng.integers(0, len(where), 60)]], 0.2, 14)
         toy.add("crown", "fruit", sdf.merge(*[sdf.place(sdf.sphere_mesh(18, 26), None, s, size) for s in at]))
     if style == "conifer" and rng.random() < 0.2:
-        toy.add("crown", "bauble", sdf.place(sdf.sphere_mesh(24, 32), None, (0, 0, float(crown.v[:, 2].max()) + 0.04), 0.08))
+        toy.add(
+            "crown", "bauble", sdf.place(sdf.sphere_mesh(24, 32), None, (0, 0, float(crown.v[:, 2].max()) + 0.04), 0.08)
+        )
     return toy
 
 
 def paint_tree(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a tree: leaves of any season or toy colour, snow, bark, fruit."""
     slots = {p.slot: p.mesh for p in toy.parts}
     v, n = slots["crown"].v, slots["crown"].n
-    leaf = ["green", "green", "green", "lime", "lime", "teal", "orange", "yellow", "red", "pink", "white", "wood", "blue", "purple"]
+    leaf = [
+        "green",
+        "green",
+        "green",
+        "lime",
+        "lime",
+        "teal",
+        "orange",
+        "yellow",
+        "red",
+        "pink",
+        "white",
+        "wood",
+        "blue",
+        "purple",
+    ]
     a = colour(rng, leaf, 0.04) * rng.uniform(0.75, 1.0)
     grain = 0.10 * waves(v, rng, 5.0) + 0.05 * np.random.default_rng(3).standard_normal(len(v))
     c = np.clip(a * (1 + grain)[:, None], 0, 1)
@@ -1263,13 +1559,21 @@ def duck(rng: np.random.Generator) -> Toy:
     head = ellipsoid((0, 0, 0), (1.0, float(rng.uniform(0.92, 1.0)), float(rng.uniform(0.9, 1.0))))
     throat = capsule((0.4 * long, 0, high * 1.2), head_at - (0, 0, 0.1), 0.28, 0.27)
     whole = smooth(body, throat, move(head, look, head_at, head_r), k=0.14)
-    toy.add("body", "body", common(whole, sdf.box((0, 0, 2.03), (3, 3, 2.0), 0.01)) if rng.random() < 0.7 else whole, 92)
+    toy.add(
+        "body", "body", common(whole, sdf.box((0, 0, 2.03), (3, 3, 2.0), 0.01)) if rng.random() < 0.7 else whole, 92
+    )
     reach, rise = float(rng.uniform(0.36, 0.48)), float(rng.uniform(-6, 22))
-    wing = smooth(ellipsoid((0, 0, 0), (reach, 0.13, 0.24)), capsule((-0.2, 0, 0.02), (-reach - 0.04, 0.06, 0.14), 0.15, 0.05), k=0.08)
+    wing = smooth(
+        ellipsoid((0, 0, 0), (reach, 0.13, 0.24)),
+        capsule((-0.2, 0, 0.02), (-reach - 0.04, 0.06, 0.14), 0.15, 0.05),
+        k=0.08,
+    )
     wing = move(wing, rotation(2, -8) @ rotation(1, rise), (-0.14, wide * 0.9, high * 1.15))
     toy.add("wing", "wing", mirror(wing), 80)
     bill = float(rng.uniform(0.26, 0.42))
-    beak = smooth(ellipsoid((0.95, 0, -0.22), (bill + 0.12, 0.42, 0.13)), ellipsoid((0.9, 0, -0.10), (bill, 0.34, 0.16)), k=0.06)
+    beak = smooth(
+        ellipsoid((0.95, 0, -0.22), (bill + 0.12, 0.42, 0.13)), ellipsoid((0.9, 0, -0.10), (bill, 0.34, 0.16)), k=0.06
+    )
     beak = cut(beak, sdf.box((1.35, 0, -0.19), (0.5, 0.6, 0.012), 0.005), k=0.03)
     toy.add("beak", "beak", move(beak, look, head_at, head_r), 60)
     size, apart = float(rng.uniform(0.17, 0.24)), np.radians(rng.uniform(30, 38))
@@ -1277,23 +1581,34 @@ def duck(rng: np.random.Generator) -> Toy:
         ray = (np.cos(apart) * 0.94, side * np.sin(apart) * 0.94, 0.34)
         at, normal = sdf.surface_point(head, (0, 0, 0), ray)
         centre, gaze = at - 0.3 * size * normal, normal + (0.5, 0, 0)
-        toy.add("eye", f"eye{i}", sdf.place(ball_at(centre, normal, (size * 0.65, size, size * 1.2)), look, head_at, head_r))
+        toy.add(
+            "eye", f"eye{i}", sdf.place(ball_at(centre, normal, (size * 0.65, size, size * 1.2)), look, head_at, head_r)
+        )
         toy.notes["eyes"].append(_eye_notes(centre, gaze / np.linalg.norm(gaze), size, look, head_at, head_r))
     lift(toy, -lowest(toy))
     return toy
 
 
 def paint_duck(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
+    """Paint a rubber duck: mostly yellow, now and then another colour."""
     slots = {p.slot: p.mesh for p in toy.parts}
     a = np.array((0.97, 0.74, 0.06)) * rng.uniform(0.9, 1.02) + rng.normal(0, 0.025, 3)
     if rng.random() < 0.2:
         a = colour(rng, ["pink", "sky", "white", "lime", "purple", "orange"])
     a = np.clip(a, 0.02, 0.98)
-    beak = np.array((0.93, 0.36, 0.05)) * rng.uniform(0.85, 1.05) if rng.random() < 0.85 else colour(rng, ["red", "yellow"])
+    beak = (
+        np.array((0.93, 0.36, 0.05)) * rng.uniform(0.85, 1.05)
+        if rng.random() < 0.85
+        else colour(rng, ["red", "yellow"])
+    )
     style = {"iris": [0.02, 0.02, 0.02], "pupil": [0.5, 0.5]}
     white = np.array((0.02, 0.02, 0.02)) if rng.random() < 0.6 else None
     finish = str(rng.choice(["gloss", "plastic", "rubber"]))
-    out = {"body": Paint(a, finish), "wing": Paint(a * rng.uniform(0.88, 1.0), finish), "beak": Paint(np.clip(beak, 0, 1), finish)}
+    out = {
+        "body": Paint(a, finish),
+        "wing": Paint(a * rng.uniform(0.88, 1.0), finish),
+        "beak": Paint(np.clip(beak, 0, 1), finish),
+    }
     for i, eye in enumerate(toy.notes["eyes"]):
         out[f"eye{i}"] = Paint(paint_eye(slots[f"eye{i}"], eye, style, white), "mirror")
     return out
@@ -1334,7 +1649,7 @@ def resting(toy: Toy, limit: int = 12) -> list[list[list[float]]]:
         if area2 < 1e-12 or normal[2] < -0.9:
             continue
         s, t = (d11 * d20 - d01 * d21) / area2, (d00 * d21 - d01 * d20) / area2
-        if min(s, t, 1 - s - t) > -0.02:
+        if min(s, t, 1 - s - t) > -0.02 and _steady(hull.points[hull.vertices] - centre, normal):
             found.append((area2, normal))
     turns: list[np.ndarray] = []
     for _, normal in sorted(found, key=lambda x: -x[0]):
@@ -1344,3 +1659,12 @@ def resting(toy: Toy, limit: int = 12) -> list[list[list[float]]]:
         if all(np.abs(turn - other).max() > 0.15 for other in turns):
             turns.append(turn)
     return [t.tolist() for t in turns[:limit]]
+
+
+def _steady(points: np.ndarray, down: np.ndarray, tilt: float = 0.16) -> bool:
+    """Say whether any tilt of a solid that lies on a face lifts its centre (not so for a cube on its corner)."""
+    side = np.cross(down, np.eye(3)[np.abs(down).argmin()])
+    side /= np.linalg.norm(side)
+    around = np.linspace(0, 2 * np.pi, 8, endpoint=False)[:, None]
+    tilted = np.cos(tilt) * down + np.sin(tilt) * (np.cos(around) * side + np.sin(around) * np.cross(down, side))
+    return bool((points @ tilted.T).max(0).min() > (points @ down).max() - 0.004)

@@ -48,7 +48,7 @@ def test_each_chapter_is_a_page_with_all_its_figures(pages):
         html = "".join("".join(data.get("text/html", "")) for data in outputs)
         drawn = sum("image/png" in data and "text/html" not in data for data in outputs)
         page = soup(pages, f"chapters/{name}.html").find("article")
-        assert len(page.find_all("figure")) >= BeautifulSoup(html, "html.parser").find_all("figure").__len__() > 0
+        assert len(page.find_all("figure")) >= len(BeautifulSoup(html, "html.parser").find_all("figure")) > 0
         assert len(page.find_all("img")) >= len(BeautifulSoup(html, "html.parser").find_all("img")) + drawn
 
 
@@ -161,6 +161,7 @@ def picture(control):
 def test_each_slider_and_list_moves_the_picture_by_keyboard(visit, name, disk):
     page = visit(name, disk=disk).page
     controls = page.locator(".cv-explore").all()
+    assert controls, "a lesson has something to move"
     for control in controls:
         assert picture(control)[1]
         for element in control.locator("input[type=range], select").all():
@@ -198,7 +199,9 @@ def test_each_control_can_be_moved_by_mouse_and_touch(visit, name):
 @every_chapter
 def test_each_quiz_answers(visit, name, disk):
     page = visit(name, disk=disk).page
-    for quiz in page.locator(".cv-quiz").all():
+    quizzes = page.locator(".cv-quiz").all()
+    assert quizzes, "a lesson asks"
+    for quiz in quizzes:
         button, status = quiz.get_by_role("button"), quiz.get_by_role("status")
         button.click()
         assert status.text_content() == "Choose an answer first."

@@ -1,0 +1,77 @@
+"""Time peers side by side, and keep what was measured with a description of the machine."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def side_by_side(contestants, rounds=9, warm_up=2):
+    """Time functions in turns, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        contestants: a dict of functions without arguments, by name. Each must return only when its result is there.
+        rounds: how many timed calls of each.
+        warm_up: how many calls of each before, untimed: compilation, caches.
+
+    Returns:
+        A dict by name of `{"median_ms": …, "min_ms": …}`.
+    """
+    taken = {name: [] for name in contestants}
+    for call in range(-warm_up, rounds):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            contestant()
+            if call >= 0:
+                taken[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {"median_ms": round(statistics.median(times), 3), "min_ms": round(min(times), 3)}
+        for name, times in taken.items()
+    }
+
+
+def machine(*packages):
+    """Describe the machine and the moment: processor, cores, load, versions, date."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": cpu,
+        "cores": cores,
+        "load_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def table(title, contestants, reference):
+    """Print the medians, and how they compare with the first contestant's peer `reference`."""
+    print(f"\n{title}\n{'':<34}{'median ms':>11}{'min ms':>10}{'of ' + reference:>34}")
+    for name, times in contestants.items():
+        ratio = times["median_ms"] / contestants[reference]["median_ms"]
+        print(f"  {name:<32}{times['median_ms']:>11.2f}{times['min_ms']:>10.2f}{ratio:>34.2f}")
+
+
+def write(name, result):
+    """Write `results/<name>.json`, whole or not at all."""
+    target = RESULTS / f"{name}.json"
+    RESULTS.mkdir(exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    print(f"\n{target.relative_to(Path(__file__).parents[1])} written")
