@@ -1,5 +1,6 @@
 """Time peers side by side, and keep what was measured with a description of the machine."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -37,21 +38,22 @@ def side_by_side(contestants, rounds=9, warm_up=2):
 
 
 def machine(*packages):
-    """Describe the machine and the moment: processor, cores, load, versions, date."""
+    """Describe the machine and the moment: processor, cores, load, date, and versions of the packages that it has."""
     cpu = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return {
         "cpu": cpu,
         "cores": cores,
         "load_before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {
-            "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
-        },
+        "versions": {"python": platform.python_version(), **versions},
         "date": datetime.date.today().isoformat(),
     }
 

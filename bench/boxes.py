@@ -97,7 +97,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9, help="timed calls of each contestant (at least 7)")
     rounds = max(7, parser.parse_args().rounds)
-    described = _timing.machine("numpy", "keras", "tensorflow-cpu", "opencv-python-headless")
+    described = _timing.machine("numpy", "keras", "tensorflow", "tensorflow-cpu", "opencv-python-headless")
     grid, anywhere, crowded = side_by_side_grid(20_000), scattered(20_000, 0, (8, 200)), around_objects(20_000, 0)
     measured = []
     for bench in (

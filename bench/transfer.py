@@ -12,11 +12,13 @@ from cvlab import classify, data
 
 from ._timing import machine, write
 
-NETWORKS = {  # input size, steps of training where the whole network learns, by pictures a class
-    "efficientnet_lite0": (96, {5: 40, 20: 60, 100: 100, None: 200}),
-    "resnet20": (None, {5: 60, 20: 100, 100: 200, None: 400}),
-}
-FROZEN_STEPS = 200
+PLAN = (  # network, mode, size that it sees, steps of training by pictures a class (None: all)
+    ("efficientnet_lite0", "frozen", 96, {5: 200, 20: 200, 100: 200, None: 200}),
+    ("efficientnet_lite0", "fine_tune", 96, {5: 40, 20: 60, 100: 80, None: 150}),
+    ("resnet20", "scratch", None, {5: 120, 20: 160, 100: 240, None: 400}),
+    ("resnet20", "frozen", None, {5: 200, 20: 200, 100: 200, None: 200}),
+    ("resnet20", "fine_tune", None, {5: 60, 20: 80, 100: 120, None: 200}),
+)
 
 
 def main():
@@ -29,18 +31,16 @@ def main():
         rows = []
     done = {(r["network"], r["mode"], r["per_class"], r["seed"]) for r in rows}
     train, test = (data.load("objects", split, size=32) for split in ("train", "test"))
-    for network, (input_size, steps) in NETWORKS.items():
+    for network, mode, input_size, plan in PLAN:
         backbone = getattr(classify, network)(include_top=False)
-        for per_class in steps:
-            for mode in ("frozen", "fine_tune", "scratch"):
-                seeds = [seed for seed in range(options.seeds) if (network, mode, per_class, seed) not in done]
-                if not seeds:
-                    continue
-                taken = FROZEN_STEPS if mode == "frozen" else steps[per_class]
-                new = classify.trial(backbone, train, test, mode, per_class, taken, input_size, seeds)
-                rows += [{"network": network, "input_size": input_size, "steps": taken} | row for row in new]
-                write("transfer", {"data": "objects at 32×32", "machine": machine("keras"), "rows": rows})
-                print(json.dumps(rows[-len(new) :]), flush=True)
+        for per_class, steps in plan.items():
+            seeds = [seed for seed in range(options.seeds) if (network, mode, per_class, seed) not in done]
+            if not seeds:
+                continue
+            new = classify.trial(backbone, train, test, mode, per_class, steps, input_size, seeds)
+            rows += [{"network": network, "input_size": input_size, "steps": steps} | row for row in new]
+            write("transfer", {"data": "objects at 32×32", "machine": machine("keras"), "rows": rows})
+            print(json.dumps(new), flush=True)
 
 
 if __name__ == "__main__":

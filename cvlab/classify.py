@@ -196,9 +196,12 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     if mode != "scratch":
         body.set_weights(backbone.get_weights())
     body.trainable = mode != "frozen"
-    for layer in _layers(body) if mode == "fine_tune" else ():
-        # Not `body(x, training=False)`: Keras 3 overrules it when the model around it is called with training=True.
-        layer.trainable = not isinstance(layer, layers.BatchNormalization)
+    for layer in _layers(body):
+        if isinstance(layer, layers.BatchNormalization):
+            # Not `body(x, training=False)`: Keras 3 overrules it when the model around is called with training=True.
+            layer.trainable = mode == "scratch"
+            # Statistics that start from nothing have to arrive within the steps of a small training set.
+            layer.momentum = min(layer.momentum, 0.9)
     pixels = keras.Input((None, None, 3), name="pixels")
     x = layers.Resizing(input_size, input_size, name="resize")(pixels) if input_size else pixels
     x = layers.GlobalAveragePooling2D(name="pool")(body(x))
