@@ -90,6 +90,8 @@ def curves(x, series, *, xlabel, ylabel, caption, alt, name=None, log_x=False, l
 
     Args: x: (N,), or {name: (N,) or (runs, N)} where each series has its own. series: {name: (N,) or (runs, N)}.
     """
+    from matplotlib.ticker import LogLocator
+
     if len(series) > len(PALETTE):
         raise ValueError(f"curves: {len(series)} series, expected at most {len(PALETTE)}: more can't be told apart")
     fig, ax = axes()
@@ -107,6 +109,10 @@ def curves(x, series, *, xlabel, ylabel, caption, alt, name=None, log_x=False, l
     ax.set_ylim(ylim)
     if log_x and not isinstance(x, dict) and len(x) <= 8:
         ax.set_xticks(x, [f"{v:g}" for v in x])
+        ax.minorticks_off()
+    elif log_x:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
     fig.draw_without_rendering()
     lowest = -math.inf
