@@ -1,10 +1,23 @@
-"""What all tests share: the environment of the book's kernels, and how nbval compares."""
+"""What all tests share: the environment of the book's kernels, how nbval compares, and one headless browser."""
 
 import os
+import shutil
+
+import pytest
 
 from cvlab.run import KERNEL_ENVIRONMENT
 
 os.environ.update(KERNEL_ENVIRONMENT)
+
+QUIET = (  # and every other host out of reach
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -12,3 +25,24 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if hasattr(item.parent, "skip_compare") and "stderr" not in item.parent.skip_compare:
             item.parent.skip_compare += ("stderr",)
+
+
+def chromium():
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium; one for all tests, as Playwright can't be started twice at a time."""
+    executable = chromium()
+    if executable is None:
+        missing = "no Chromium here: install it, or name it in the environment variable CHROMIUM"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        sandbox = () if os.geteuid() else ("--no-sandbox",)
+        instance = playwright.chromium.launch(executable_path=executable, args=[*QUIET, *sandbox])
+        yield instance
+        instance.close()

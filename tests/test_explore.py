@@ -4,9 +4,7 @@ import base64
 import io
 import itertools
 import json
-import os
 import re
-import shutil
 import sys
 
 import numpy as np
@@ -334,26 +332,18 @@ def test_a_quiz_has_its_right_answer_among_the_answers(correct):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(browser, tmp_path_factory):
     """A page on disk, with nothing in it but two controls and a quiz, in headless Chromium."""
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    executable = next((path for name in names if name and (path := shutil.which(name))), None)
-    if executable is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium here, or none named by CHROMIUM")
-    api = pytest.importorskip("playwright.sync_api")
     file = tmp_path_factory.mktemp("page") / "page.html"
     parts = (both(), explore(lambda k: chart(k % 7, "right"), k=range(8), alt="{k}", start=3), quiz(*QUIZ))
     file.write_text(f'<meta charset="utf-8">{"".join(part.html for part in parts)}', encoding="utf-8")
-    flags = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*flags, "--no-sandbox"])
-        opened = browser.new_page()
-        opened.complaints = []
-        opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.on("console", lambda message: opened.complaints.append(message.text))
-        opened.goto(file.as_uri())
-        yield opened
-        browser.close()
+    opened = browser.new_page()
+    opened.complaints = []
+    opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.on("console", lambda message: opened.complaints.append(message.text))
+    opened.goto(file.as_uri())
+    yield opened
+    opened.close()
 
 
 def test_in_a_browser_each_choice_shows_its_own_picture(page):

@@ -1,9 +1,7 @@
-"""A browser for the built pages: headless Chromium, with every other host out of reach."""
+"""The built pages, served on this machine and opened in the browser."""
 
 import functools
 import http.server
-import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,26 +12,12 @@ import pytest
 from cvlab import run
 
 PAGES = run.book_root() / "_build" / "html"
-QUIET = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("house")
-
-
-def chromium():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")
@@ -44,21 +28,6 @@ def pages():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return PAGES
-
-
-@pytest.fixture(scope="session")
-def browser(pages):
-    executable = chromium()
-    if executable is None:
-        missing = "no Chromium here: install it, or name it in the environment variable CHROMIUM"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        sandbox = () if os.geteuid() else ("--no-sandbox",)
-        instance = playwright.chromium.launch(executable_path=executable, args=[*QUIET, *sandbox])
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="session")
