@@ -363,9 +363,7 @@ def _open(name, split, path):
 
 
 def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
-            hashlib.sha256(file.read()).hexdigest()  # fmt: skip
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Store:
