@@ -30,7 +30,7 @@ COUNTS = {
 }
 SIZES = {"objects": 96, "scenes": 160, "duck": 160, "eyes": 96, "pavement": 96}
 PARTS = list(COUNTS)
-PENDING = {"scenes", "duck", "eyes", "pavement"}  # parts that may be missing until they are rendered
+PENDING = {"scenes", "duck"}  # parts that may be missing until they are rendered
 # Parts that a class may have, besides its body; a part in a picture without such a toy would be a mistake
 PARTS_OF = {
     "ball": set(), "block": set(), "car": {"wheel", "window", "light"}, "cat": {"eye", "ear", "snout", "tail"},
