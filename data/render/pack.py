@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 LICENCE = {"id": 1, "name": "CC-BY-4.0", "url": "https://creativecommons.org/licenses/by/4.0/"}
 # Of lossy WebP; higher where a pair's pictures must differ in little but their eyes after it
-QUALITY = {"objects": 88, "scenes": 88, "duck": 88, "eyes": 95, "pavement": 88}
+QUALITY = {"objects": 88, "scenes": 82, "duck": 82, "eyes": 95, "pavement": 88}
 HUES = ["red", "sky", "yellow", "green", "purple", "orange", "pink", "teal", *toys.ANY]
 COLOURS = [(0, 0, 0)] + [tuple(int(255 * c) for c in toys.PALETTE[hue]) for hue in HUES]
 
