@@ -19,7 +19,7 @@ LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (201
     (1, 3, 1, 6, 320),
 )
 LOSS = "sparse_categorical_crossentropy"
-LEARNING_RATES = {"frozen": 1e-2, "fine_tune": 5e-4, "scratch": 2e-3}  # of `trial`
+LEARNING_RATES = {"frozen": 3e-3, "fine_tune": 5e-4, "scratch": 2e-3}  # of `trial`; chosen on `objects`, val
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
@@ -150,10 +150,10 @@ def resnet50(weights="imagenet", include_top=True, num_classes=1000, classifier_
 
     side = 224 if include_top else None
     pixels = keras.Input((side, side, 3), name="pixels")
-    bgr = keras.ops.flip(keras.ops.cast(pixels, "float32"), axis=-1)
+    bgr = keras.ops.flip(keras.ops.cast(pixels, "float32"), axis=-1) - np.float32([103.939, 116.779, 123.68])
     try:
-        body = keras.applications.ResNet50(include_top, weights, input_shape=(side, side, 3), classes=num_classes,
-                                           classifier_activation=classifier_activation)  # fmt: skip
+        model = keras.applications.ResNet50(include_top, weights, input_tensor=bgr, classes=num_classes,
+                                            classifier_activation=classifier_activation)  # fmt: skip
     except Exception as error:
         if weights != "imagenet" or "URL fetch" not in str(error):
             raise
@@ -162,7 +162,7 @@ def resnet50(weights="imagenet", include_top=True, num_classes=1000, classifier_
             "the network; copy the file of https://keras.io/api/applications/resnet/ to ~/.keras/models; or take "
             "efficientnet_lite0, whose weights are embedded"
         ) from error
-    return keras.Model(pixels, body(bgr - np.float32([103.939, 116.779, 123.68])), name="resnet50_pixels")
+    return keras.Model(pixels, model.output, name="resnet50_pixels")
 
 
 def transfer(backbone, num_classes, mode="frozen", input_size=None):
@@ -187,26 +187,56 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     import keras
     from keras import layers
 
+    body = copy_body(backbone, mode)
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = layers.Resizing(input_size, input_size, name="resize")(pixels) if input_size else pixels
+    x = layers.GlobalAveragePooling2D(name="pool")(body(x))
+    start = "glorot_uniform" if mode == "scratch" else "zeros"  # zeros: a first step that leaves a good body alone
+    x = layers.Dense(num_classes, activation="softmax", kernel_initializer=start, dtype="float32", name="classes")(x)
+    return keras.Model(pixels, x, name=f"{backbone.name}_{mode}")
+
+
+def copy_body(backbone, mode="frozen", strides=None):
+    """Copy a backbone for a head of another kind to stand on; `transfer` says what the modes do.
+
+    Args:
+        backbone: keras.Model without top, from pixels to feature maps (N, h, w, C).
+        mode: "frozen", "fine_tune" or "scratch".
+        strides: pixels of the picture that a cell of each wanted feature map stands for, such as (8, 16, 32); None for
+            the last map alone.
+
+    Returns:
+        keras.Model from pixels to its last map, or to a list with the last map of each stride.
+
+    Raises:
+        ValueError: for another mode, a backbone with a top, or a stride that none of its maps has.
+    """
+    import keras
+
     if mode not in ("frozen", "fine_tune", "scratch"):
-        raise ValueError(f"transfer: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
+        raise ValueError(f"copy_body: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
     if len(backbone.output.shape) != 4:
-        raise ValueError(f"transfer: {backbone.name} gives {backbone.output.shape}, expected feature maps "
+        raise ValueError(f"copy_body: {backbone.name} gives {backbone.output.shape}, expected feature maps "
                          "(N, h, w, C); build it with include_top=False")  # fmt: skip
     body = keras.models.clone_model(backbone)
     if mode != "scratch":
         body.set_weights(backbone.get_weights())
+    if strides is not None:
+        maps = [layer.output for layer in body.layers if len(layer.output.shape) == 4]
+        sizes = [shape[1:3] for shape in keras.Model(body.input, maps).compute_output_shape((1, 256, 256, 3))]
+        last = {256 // size[0]: map_ for size, map_ in zip(sizes, maps) if size[0] and 256 % size[0] == 0}
+        if missing := [stride for stride in strides if stride not in last]:
+            raise ValueError(f"copy_body: {backbone.name} has no feature map of stride {missing[0]}; it has "
+                             f"{', '.join(map(str, sorted(last)))}")  # fmt: skip
+        body = keras.Model(body.input, [last[stride] for stride in strides], name=backbone.name)
     body.trainable = mode != "frozen"
     for layer in _layers(body):
-        if isinstance(layer, layers.BatchNormalization):
+        if isinstance(layer, keras.layers.BatchNormalization):
             # Not `body(x, training=False)`: Keras 3 overrules it when the model around is called with training=True.
             layer.trainable = mode == "scratch"
             # Statistics that start from nothing have to arrive within the steps of a small training set.
             layer.momentum = min(layer.momentum, 0.9)
-    pixels = keras.Input((None, None, 3), name="pixels")
-    x = layers.Resizing(input_size, input_size, name="resize")(pixels) if input_size else pixels
-    x = layers.GlobalAveragePooling2D(name="pool")(body(x))
-    x = layers.Dense(num_classes, activation="softmax", dtype="float32", name="classes")(x)
-    return keras.Model(pixels, x, name=f"{backbone.name}_{mode}")
+    return body
 
 
 def _layers(model):
@@ -271,39 +301,78 @@ def train(model, images, labels, steps=200, learning_rate=1e-3, batch_size=32, a
         if augment is not None:
             raise ValueError("train: augment needs a body that learns; a frozen one sees each picture once")
         cached = features(keras.Model(model.input, model.layers[-1].input), images, progress=progress)
-        top = keras.Sequential([keras.Input(cached.shape[1:]), model.layers[-1]])
-        losses = fit(top, cached, labels, steps, learning_rate, batch_size, None, seed, progress)
+        losses = fit_top(model.layers[-1], cached, labels, steps, learning_rate, batch_size, seed, progress)
     return {"loss": losses, "seconds": time.perf_counter() - began}
 
 
-def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
-    """Take `steps` steps of Adam on batches of any inputs, (N, ...); give the loss of each. `train` says the rest."""
+def fit_top(layer, cached, labels, steps, learning_rate, batch_size=32, seed=0, progress=False):
+    """Train a dense layer on cached features (N, C) as `train` does; give the loss of each step.
+
+    The layer is trained on features with mean 0 and variance 1, so that one learning rate suits all channels; its
+    weights before and after are those for the features as they are.
+    """
     import keras
 
+    centre, spread = cached.mean(0), cached.std(0) + 1e-3
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel * spread[:, None], bias + centre @ kernel])
+    top = keras.Sequential([keras.Input(cached.shape[1:]), layer])
+    standard = (cached - centre) / spread
+    losses = fit(top, standard, labels, steps, learning_rate, batch_size, None, seed, progress)
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel / spread[:, None], bias - (centre / spread) @ kernel])
+    return losses
+
+
+def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
+    """Train a classifier on inputs of any kind, (N, ...), as `train` does on pictures; give the loss of each step."""
     labels, classes = np.asarray(labels), model.outputs[0].shape[-1]
     if labels.shape != (len(inputs),) or labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
                          f"({len(inputs)},) and 0…{classes - 1}")  # fmt: skip
-    if model.compiled and model.loss == LOSS and isinstance(model.optimizer, keras.optimizers.Adam):
-        for variable in model.optimizer.variables:  # a fresh start on the graph that is there
+
+    def draw(rows, generator):
+        return augment(inputs[rows], generator) if augment else inputs[rows], labels[rows]
+
+    return optimize(model, LOSS, draw, len(inputs), steps, learning_rate, batch_size, seed, progress)
+
+
+def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32, seed=0, progress=False):
+    """Take `steps` steps of Adam with a learning rate that falls to zero along a cosine: the book's training loop.
+
+    Args:
+        model: keras.Model; where it was trained with the same loss before, it starts afresh on the graph that is there.
+        loss: a Keras loss, or a dict of losses by output.
+        draw: function of (rows, numpy.random.Generator) that gives the inputs and targets of a batch.
+        count: of examples; they come in a new random order each time all were seen.
+
+    Returns:
+        list of float, the loss of each step.
+    """
+    import keras
+
+    if model.compiled and model.loss == loss and isinstance(model.optimizer, keras.optimizers.Adam):
+        for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
     else:
-        model.compile(keras.optimizers.Adam(), LOSS)
-    generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, len(inputs)), [], []
+        model.compile(keras.optimizers.Adam(), loss)
+    generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, count), np.arange(0), []
     for step in _bar(range(steps), progress, f"training {model.name}"):
         model.optimizer.learning_rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
-        rows = generator.permutation(len(inputs)) if len(rows) < batch_size else rows
+        if len(rows) < batch_size:  # what is left of the last order comes first in the next
+            rows = np.concatenate([rows, generator.permutation(count)])
         chosen, rows = rows[:batch_size], rows[batch_size:]
-        batch = augment(inputs[chosen], generator) if augment else inputs[chosen]
-        losses.append(model.train_on_batch(batch, labels[chosen], return_dict=True)["loss"])
+        losses.append(model.train_on_batch(*draw(chosen, generator), return_dict=True)["loss"])
         model.reset_metrics()
     return [float(loss) for loss in losses]
 
 
-def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seeds=(0,)):
+def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seeds=(0,),
+          learning_rate=None):  # fmt: skip
     """Train a transfer on `per_class` pictures of each class (None: all) and test it, once for each seed.
 
-    The seed decides which pictures are drawn, in which order they come, and how random weights start.
+    The seed decides which pictures are drawn, in which order they come, and how random weights start. Without a
+    learning rate, `LEARNING_RATES` has one for each mode.
 
     Returns:
         list of dict: mode, per_class, seed, "accuracy" on the test set (0–1), and "seconds" of training.
@@ -312,10 +381,15 @@ def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_
     for seed in seeds:
         backend.set_seed(seed)
         fresh = transfer(backbone, len(train_set.class_names), mode, input_size)
-        model = model or fresh
-        model.set_weights(fresh.get_weights())  # one compiled graph serves all seeds
         few = train_set if per_class is None else train_set.few(per_class, seed)
-        seconds = train(model, few.images, few.labels, steps, LEARNING_RATES[mode], seed=seed)["seconds"]
+        if model is None:  # one compiled graph serves all seeds, and compiling it is not training
+            model = fresh
+            start = model.get_weights()
+            train(model, few.images[:32], few.labels[:32], 1)
+            fresh.set_weights(start)
+        model.set_weights(fresh.get_weights())
+        rate = learning_rate or LEARNING_RATES[mode]
+        seconds = train(model, few.images, few.labels, steps, rate, seed=seed)["seconds"]
         scored = accuracy(model, test_set.images, test_set.labels)
         rows.append({"mode": mode, "per_class": per_class, "seed": seed, "accuracy": scored, "seconds": seconds})
     return rows

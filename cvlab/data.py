@@ -1,7 +1,8 @@
 """Data sets: the embedded toybox, known photographs, and the reader's own pictures, through one door.
 
 `load` looks beside the package (the toybox), then in the folder that the environment variable CVLAB_DATA names, then
-in the cache, and then downloads from the data set's own home where that home offers a file with a known checksum.
+in the cache, and then downloads: the book's own files from the commit that cvlab was installed from, others from the
+data set's own home where that home offers a file with a known checksum.
 """
 
 import csv
@@ -10,20 +11,18 @@ import functools
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "data"
+from .files import BOOK, EMBEDDED, DataError, DataUnavailable, cache_folder, fetch, find, manifest, whole
+
 PHOTOGRAPHS = ("chelsea", "coffee", "camera")  # scikit-image's; ImageNet's classes: tiger cat, espresso, tripod
-CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home, download)
+CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
     "objects": ("toybox", "toybox/objects.zip", ("train", "val", "test"), "one toy a picture, nine classes, 96×96"),
     "scenes": ("toybox", "toybox/scenes.zip", ("train", "val", "test"), "one to six toys a picture, 160×160"),
     "duck": ("toybox", "toybox/duck.zip", ("train", "test"), "scenes with rubber ducks, which no other part shows"),
@@ -45,19 +44,9 @@ OWN = {
     "voc": "Pascal VOC, images/*.jpg (or JPEGImages) and annotations/*.xml (or Annotations)",
     "coco": "COCO, <split>.json (or annotations/<split>.json) and its pictures",
 }
-DOWNLOADS = {  # file in the cache: (address, bytes, sha256)
-    "cifar-10-binary.tar.gz": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
-                               "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
-}  # fmt: skip
+CIFAR10 = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
+           "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")  # address, bytes, sha256  # fmt: skip
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
-
-class DataUnavailable(RuntimeError):
-    """A data set is not on this machine, and can't be fetched; the message says three ways to get it."""
-
-
-class DataError(ValueError):
-    """Data is there, but damaged or not what it claims to be."""
 
 
 @dataclasses.dataclass
@@ -93,9 +82,7 @@ class Dataset:
         return len(self.images)
 
     def __repr__(self):
-        size = (
-            f"{self.images.shape[2]}×{self.images.shape[1]}" if isinstance(self.images, np.ndarray) else "various sizes"
-        )
+        size = "{2}×{1}".format(*self.images.shape) if isinstance(self.images, np.ndarray) else "various sizes"
         return f"Dataset({self.name!r}, {self.split!r}: {len(self)} pictures, {size}, {len(self.class_names)} classes)"
 
     def take(self, indices):
@@ -155,53 +142,33 @@ def describe(name):
     """Say in a few lines what a data set holds, where it comes from, its licence, and where it lies here."""
     if name in OWN:
         return f"{name}: your own data, {OWN[name]}; load({name!r}, split, path=...)"
-    _, file, splits, what, *rest = _entry(name)
-    licence, home = rest or ("CC BY 4.0", "this project")
-    found = _find(file)
+    _, file, splits, what, licence, home = _entry(name)
     return (f"{name}: {what}\nsplits: {', '.join(splits)}\nlicence: {licence}\nsource: {home}\n"
-            f"here: {found or 'not on this machine'}")  # fmt: skip
+            f"here: {find(file) or 'not on this machine'}")  # fmt: skip
 
 
 def available():
     """Give a dict of every known data set's name and where it lies on this machine (None where it doesn't)."""
-    return {name: _find(entry[1]) for name, entry in CATALOGUE.items()}
+    return {name: find(entry[1]) for name, entry in CATALOGUE.items()}
 
 
 def weights(name):
-    """Give the path of embedded weights, e.g. "efficientnet_lite0_imagenet", after comparing their checksum.
+    """Give the path of the book's weights, e.g. "efficientnet_lite0_imagenet", after comparing their checksum.
 
-    Raises:
-        ValueError: for an unknown name.
-        DataError: where the file is not the one in the manifest.
+    Raises: ValueError for an unknown name; DataUnavailable or DataError as `load` does.
     """
-    key = f"weights/{name}.weights.h5"
-    known = manifest()
-    if key not in known:
-        names = ", ".join(sorted(k[8:-11] for k in known if k.startswith("weights/")))
-        raise ValueError(f"weights: {name!r} is not among the embedded weights: {names}")
-    path = EMBEDDED / key
-    if not path.exists():
-        raise DataUnavailable(f"weights: {key} is missing from {EMBEDDED}; `git checkout data/{key}` brings it back")
-    if _sha256(path) != known[key]["sha256"]:
-        raise DataError(f"weights: {path} is damaged: its checksum differs from the manifest's")
-    return path
+    known = [key[8:-11] for key in manifest() if key.startswith("weights/")]
+    if name not in known:
+        raise ValueError(f"weights: {name!r} is not among the embedded weights: {', '.join(sorted(known))}")
+    return whole(f"weights/{name}.weights.h5", f"weights: {name}")
 
 
 def results(name):
     """Give a committed measurement, `bench/results/<name>.json`, as the dictionary that its script wrote."""
-    path = EMBEDDED.parent / "bench" / "results" / f"{name}.json"
+    path = BOOK / "bench" / "results" / f"{name}.json"
     if not path.exists():
         raise DataUnavailable(f"results: {path} is missing; `python -m bench.{name}` measures it")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@functools.cache
-def manifest():
-    """Give the manifest of embedded files: path below `data/` → sha256, bytes and licence."""
-    path = EMBEDDED / "manifest.json"
-    if not path.exists():
-        raise DataUnavailable(f"manifest: {path} is missing; run from a checkout of the book")
-    return json.loads(path.read_text())["files"]
 
 
 def imagenet_classes():
@@ -222,11 +189,7 @@ def photograph(name):
 def centre_crop(image, short=256, size=224):
     """Resize a picture's shorter side to `short` and cut `size` × `size` pixels from its centre: ImageNet's usual view.
 
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        (size, size, 3) uint8.
+    Args: image: (H, W, 3) uint8. Returns: (size, size, 3) uint8.
     """
     import cv2
 
@@ -246,89 +209,10 @@ def as_images(images, where):
     return images
 
 
-def fetch(url, target, sha256, limit, context=None):
-    """Download a file over https with a progress bar; nothing is left behind unless all of it is right.
-
-    Args:
-        url: an https address.
-        target: path of the file.
-        sha256: its checksum.
-        limit: the most bytes to accept.
-        context: an ssl.SSLContext, where the system's own doesn't do.
-
-    Raises:
-        ValueError: for an address that is not https.
-        DataUnavailable: where the network, the disk or the checksum says no.
-    """
-    from urllib.request import urlopen
-
-    from tqdm.auto import tqdm
-
-    if urlsplit(url).scheme != "https":
-        raise ValueError(f"fetch: {url} is not an https address")
-    target = Path(target)
-    part = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urlopen(url, timeout=30, context=context) as response:
-            if urlsplit(response.url).scheme != "https":
-                raise DataUnavailable(f"fetch: {url} leads to {response.url}, which is not https")
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as out:
-                part, digest, got = Path(out.name), hashlib.sha256(), 0
-                total = int(response.headers.get("Content-Length") or 0) or None
-                with tqdm(total=total, unit="B", unit_scale=True, desc=target.name) as bar:
-                    while block := response.read(1 << 20):
-                        got += len(block)
-                        if got > limit:
-                            raise DataUnavailable(f"fetch: {url} is larger than {limit:,} bytes; nothing was kept")
-                        out.write(block)
-                        digest.update(block)
-                        bar.update(len(block))
-        if digest.hexdigest() != sha256:
-            raise DataUnavailable(f"fetch: {url} has another checksum than expected ({got:,} bytes); nothing was kept")
-        os.replace(part, target)
-    except OSError as error:
-        raise DataUnavailable(f"fetch: {url} could not be saved as {target}: {error}") from error
-    finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
-    return target
-
-
 def _entry(name):
     if name not in CATALOGUE:
         raise ValueError(f"load: {name!r} is not a data set; there are {', '.join([*CATALOGUE, *OWN])}")
-    return CATALOGUE[name]
-
-
-def cache_folder():
-    """Give the folder that downloads are kept in: $XDG_CACHE_HOME/cvlab, or ~/.cache/cvlab."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvlab"
-
-
-def own_folder():
-    """Give the folder that CVLAB_DATA names, or None where it is not set.
-
-    Raises:
-        DataUnavailable: where it names no folder.
-    """
-    value = os.environ.get("CVLAB_DATA")
-    if value and not Path(value).is_dir():
-        raise DataUnavailable(
-            f"CVLAB_DATA={value} is not a folder; unset it, or point it at the folder with the archives"
-        )
-    return Path(value) if value else None
-
-
-def _find(file):
-    """Find a data set's archive, or the folder that it was unpacked to."""
-    if file.startswith("toybox/"):
-        return EMBEDDED / file if (EMBEDDED / file).exists() else None
-    for folder in filter(None, (own_folder(), cache_folder())):
-        for candidate in (folder / file, folder / Path(file).stem):
-            if candidate.exists():
-                return candidate
-    return None
+    return (*CATALOGUE[name], "CC BY 4.0", "this book")[:6]
 
 
 def _open(name, split, path):
@@ -336,34 +220,27 @@ def _open(name, split, path):
     if name in OWN:
         if path is None:
             raise ValueError(f"load: {name!r} needs path=..., {OWN[name]}")
-        if not Path(path).exists():
+        if not (path := Path(path).expanduser()).exists():
             raise DataUnavailable(f"load: path={path} does not exist; expected {OWN[name]}")
-        return name, _Store(Path(path))
-    reader, file, splits, what, *rest = _entry(name)
+        return name, _Store(path)
+    reader, file, splits, what, _, home = _entry(name)
     if path is not None:
         raise ValueError(f"load: path={path!r} goes with {', '.join(OWN)}; {name!r} is found by name")
     if split not in splits:
         raise ValueError(f"load: {name!r} has no split {split!r}; it has {', '.join(splits)}")
-    found = _find(file)
-    if found is not None:
-        if file in manifest() and _sha256(found) != manifest()[file]["sha256"]:
-            raise DataError(f"load: {found} is damaged: its checksum differs from the manifest's")
+    if reader == "toybox":
+        return reader, _Store(whole(file, f"load: {name} ({what})"))
+    if found := find(file):
         return reader, _Store(found)
     if name == "cifar10":
-        file = "cifar-10-binary.tar.gz"
-        url, size, sha256 = DOWNLOADS[file]
-        target = cache_folder() / file
+        url, size, sha256 = CIFAR10
+        target = cache_folder() / url.rsplit("/", 1)[1]
         return "cifar_binary", target if target.exists() else fetch(url, target, sha256, size)
-    home = rest[1] if rest else "this project's repository"
     raise DataUnavailable(
         f"load: {name} ({what}) is not on this machine. It comes from {home}. Three ways to get it: "
-        f"put {Path(file).name} (or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to "
-        "a folder that has it; or use the toybox, which is embedded, in its place"
+        f"put {file} (or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to "
+        "a folder that has it; or use the toybox, which comes with the book, in its place"
     )
-
-
-def _sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Store:
@@ -375,20 +252,14 @@ class _Store:
             self.zip = None if path.is_dir() else zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is not a whole zip archive ({error}); fetch it again") from error
-        if self.zip:
-            names = (name for name in self.zip.namelist() if not name.endswith("/"))
-        else:
-            names = (p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-        self.names = sorted(names)
-        self.known = frozenset(self.names)
+        entries = self.zip.namelist() if self.zip else (p.relative_to(path).as_posix() for p in path.rglob("*.*"))
+        self.names = sorted(name for name in entries if not name.endswith("/"))
 
     def below(self, *folders, ends=PICTURES):
         """List the files with these endings below the first of `folders` that has any."""
-        for folder in folders:
-            found = [n for n in self.names if n.startswith(f"{folder}/" if folder else "") and n.lower().endswith(ends)]
-            if found:
-                return found
-        return []
+        found = ([n for n in self.names if n.startswith(f"{folder}/" if folder else "") and n.lower().endswith(ends)]
+                 for folder in folders)  # fmt: skip
+        return next(filter(None, found), [])
 
     def read(self, name):
         try:
@@ -396,21 +267,14 @@ class _Store:
         except (KeyError, OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise DataError(f"{self.path}: {name} can't be read ({error}); the archive may be damaged") from error
 
-    def json(self, name):
-        try:
-            return json.loads(self.read(name))
-        except ValueError as error:
-            raise DataError(f"{self.path}: {name} is not JSON ({error})") from error
-
     def picture(self, name, mode="RGB"):
         from PIL import Image
 
+        content = self.read(name)
         try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
+            with Image.open(io.BytesIO(content)) as image:
                 return np.asarray(image if mode is None else image.convert(mode))
         except (OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{self.path}: {name} is not a picture ({error})") from error
 
     def pictures(self, names, mode="RGB"):
@@ -420,75 +284,60 @@ class _Store:
         return np.stack(images) if images and len({image.shape for image in images}) == 1 else images
 
 
-def _coco_boxes(annotations, where):
-    """Turn COCO annotations into boxes (n, 4) and category ids (n,)."""
-    boxes = np.array([a["bbox"] for a in annotations], np.float32).reshape(-1, 4)
-    if (boxes[:, 2:] <= 0).any():
-        raise DataError(f"{where}: a box has no width or height: {boxes[(boxes[:, 2:] <= 0).any(1)][0].tolist()}")
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes, np.array([a["category_id"] for a in annotations], np.int64)
-
-
 def _toybox(store, name, split, limit):
-    coco = store.json(f"{split}.json")
-    infos = coco["images"][:limit]
-    of_image = {}
-    for annotation in coco["annotations"]:
-        of_image.setdefault(annotation["image_id"], []).append(annotation)
-    pairs = [_coco_boxes(of_image[info["id"]], name) for info in infos]
+    coco, infos, class_names, boxes, labels = _read_coco(store, f"{split}.json", limit)
     stems = [info["file_name"].rsplit("/", 1)[-1].rsplit(".", 1)[0] for info in infos]
     several = name in ("scenes", "duck")
-    instances, parts = (store.pictures([f"{split}/{kind}/{stem}.png" for stem in stems], None)
-                        for kind in ("instances", "parts"))  # fmt: skip
-    masks = store.pictures([f"{split}/semantic/{stem}.png" for stem in stems], None) if several else instances
+    kinds = ("instances", "parts", "semantic") if several else ("instances", "parts")
+    maps = {kind: store.pictures([f"{split}/{kind}/{stem}.png" for stem in stems], None) for kind in kinds}
     known = {"id", "file_name", "width", "height", "license"}
     extras = {key: np.array([info[key] for info in infos]) for key in infos[0] if key not in known}
     return Dataset(
         name, split, store.pictures([f"{split}/images/{stem}.webp" for stem in stems]),
-        labels=[ids for _, ids in pairs] if several else np.concatenate([ids for _, ids in pairs]),
-        class_names=tuple(c["name"] for c in sorted(coco["categories"], key=lambda c: c["id"])),
-        boxes=[b for b, _ in pairs] if several else np.concatenate([b for b, _ in pairs]),
-        masks=masks, mask_names=tuple(coco["info"]["semantic"]) if several else ("elsewhere", "toy"),
-        instances=instances, parts=parts, part_names=tuple(coco["info"]["parts"]), extras=extras,
+        labels if several else np.concatenate(labels), class_names, boxes if several else np.concatenate(boxes),
+        maps["semantic" if several else "instances"],
+        tuple(coco["info"]["semantic"]) if several else ("elsewhere", "toy"),
+        maps["instances"], maps["parts"], tuple(coco["info"]["parts"]), extras,
     )  # fmt: skip
 
 
 def _folder(store, name, split, limit):
-    files = store.below(split)
-    if files:
-        labelled = [(f, f.split("/")[1]) for f in files if f.count("/") >= 2]
-    else:
-        files = store.below("")
-        labelled = [(f, f.split("/")[0]) for f in files if f.count("/") >= 1 and _drawn(f, split)]
-    if not labelled:
+    divided = bool(store.below(split))
+    files = [f for f in store.below("") if f.count("/") > divided]
+    class_names = _distinct(sorted({f.split("/")[divided] for f in files}), store.path)
+    files = [f for f in files if (f.startswith(f"{split}/") if divided else _drawn(f) == split)][:limit]
+    if not files:
         raise DataError(f"{store.path}: no pictures for split {split!r}; expected {OWN['folder']}")
-    class_names = tuple(sorted({label for _, label in labelled}))
-    labelled = labelled[:limit]
-    index = {label: i for i, label in enumerate(class_names)}
-    labels = np.array([index[label] for _, label in labelled], np.int64)
-    return Dataset(name, split, store.pictures([f for f, _ in labelled]), labels, class_names)
+    labels = np.array([class_names.index(f.split("/")[divided]) for f in files], np.int64)
+    return Dataset(name, split, store.pictures(files), labels, class_names)
 
 
-def _drawn(file, split):
+def _drawn(file):
     """Draw a file's split from its name: eight in ten train, one val, one test; the same on every machine."""
     tenth = int(hashlib.sha256(file.encode()).hexdigest(), 16) % 10
-    return split == ("val" if tenth == 0 else "test" if tenth == 1 else "train")
+    return "val" if tenth == 0 else "test" if tenth == 1 else "train"
+
+
+def _distinct(names, where):
+    """Give class names as a tuple, where no two are the same but for capitals and spaces."""
+    seen = {}
+    for name in names:
+        if (other := seen.setdefault(" ".join(name.split()).casefold(), name)) is not name or names.count(name) > 1:
+            also = "" if other == name else f", also as {other!r}"
+            raise DataError(f"{where}: has the class {name!r} twice{also}; give each class one name")
+    return tuple(names)
 
 
 def _cifar_binary(path, name, split, limit):
     """Read the archive of the data set's own home: records of a label and 3×32×32 bytes."""
     wanted = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     with tarfile.open(path) as tar:
-        files = {
-            Path(m.name).name: tar.extractfile(m).read()
-            for m in tar
-            if Path(m.name).name in [*wanted, "batches.meta.txt"]
-        }
+        files = {Path(m.name).name: tar.extractfile(m).read() for m in tar
+                 if Path(m.name).name in [*wanted, "batches.meta.txt"]}  # fmt: skip
     records = np.frombuffer(b"".join(files[file] for file in wanted), np.uint8).reshape(-1, 3073)[:limit]
     images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return Dataset(
-        name, split, images, records[:, 0].astype(np.int64), tuple(files["batches.meta.txt"].decode().split())
-    )
+    class_names = tuple(files["batches.meta.txt"].decode().split())
+    return Dataset(name, split, images, records[:, 0].astype(np.int64), class_names)
 
 
 def _imagenet():
@@ -514,75 +363,104 @@ def _labelled(store, name, split, limit):
 
 def _voc(store, name, split, limit):
     """Read Pascal VOC, whose boxes count pixels from 1 and include the last one."""
-    from xml.etree import ElementTree
-
-    files = store.below("annotations", "Annotations", ends=(".xml",))
-    if not files:
+    notes = {Path(f).stem: f for f in store.below("annotations", "Annotations", ends=(".xml",))}
+    if not notes:
         raise DataError(f"{store.path}: no annotations; expected {OWN['voc']}")
     pictures = {Path(p).stem: p for p in store.below("images", "JPEGImages")}
-    chosen = [f for f in files if _voc_split(store, name, f) == split][:limit]
-    rows, names = [], set()
-    for file in chosen:
-        try:
-            root = ElementTree.fromstring(store.read(file))
-        except ElementTree.ParseError as error:
-            raise DataError(f"{store.path}: {file} is not XML ({error})") from error
-        if Path(file).stem not in pictures:
-            raise DataError(f"{store.path}: {file} has no picture {Path(file).stem}.jpg beside it")
-        corners = ("xmin", "ymin", "xmax", "ymax")
-        objects = [(o.findtext("name").strip(), [float(o.findtext(f"bndbox/{k}")) for k in corners])
-                   for o in root.iter("object")]  # fmt: skip
-        rows.append((pictures[Path(file).stem], objects))
-        names |= {label for label, _ in objects}
-    class_names = tuple(sorted(names))
-    images = store.pictures([picture for picture, _ in rows])
-    boxes, labels = [], []
-    for (picture, objects), image in zip(rows, images, strict=True):
-        found = np.array([box for _, box in objects], np.float32).reshape(-1, 4) - np.float32([1, 1, 0, 0])
-        height, width = image.shape[:2]
-        found = np.clip(found, 0, None) if name == "raccoon" else found  # a few of its boxes start at 0
-        wrong = (found[:, 2:] <= found[:, :2]).any(1) | (found < 0).any(1) | (found[:, 2:] > [width, height]).any(1)
-        if wrong.any():
-            raise DataError(f"{store.path}: a box of {picture} is empty or outside its {width}×{height} pixels: "
-                            f"{found[wrong][0].tolist()}")  # fmt: skip
-        boxes.append(found)
-        labels.append(np.array([class_names.index(label) for label, _ in objects], np.int64))
+    objects = {stem: _voc_objects(store, file) for stem, file in notes.items()}
+    class_names = _distinct(sorted({label for each in objects.values() for label, _ in each}), store.path)
+    lists = {s: f"ImageSets/Main/{s}.txt" for s in ("train", "val", "test")}
+    listed = {s: store.read(file).decode().split() for s, file in lists.items() if file in store.names}
+    if name == "raccoon":
+        listed = {"train": [stem for stem in notes if int(stem.split("-")[1]) <= 160]}
+        listed["val"] = sorted({*notes} - {*listed["train"]})
+    chosen = [stem for stem in notes if (stem in listed.get(split, ()) if listed else _drawn(stem) == split)]
+    if not (chosen := chosen[:limit]):
+        raise DataError(f"{store.path}: no annotations for split {split!r}; {lists['train']} and its like list them")
+    if missing := [stem for stem in chosen if stem not in pictures]:
+        raise DataError(f"{store.path}: {notes[missing[0]]} has no picture {missing[0]}.jpg beside it")
+    images, boxes = store.pictures([pictures[stem] for stem in chosen]), []
+    for stem, image in zip(chosen, images, strict=True):
+        found = np.array([box for _, box in objects[stem]], np.float32) - np.float32([1, 1, 0, 0])
+        found[(found >= -1) & (found < 0)] = 0  # some tools count from 0
+        boxes.append(_inside(found, image, f"{store.path}: a box of {pictures[stem]}"))
+    labels = [np.array([class_names.index(label) for label, _ in objects[stem]], np.int64) for stem in chosen]
     return Dataset(name, split, images, labels, class_names, boxes)
 
 
-def _voc_split(store, name, file):
-    if name == "raccoon":
-        return "train" if int(Path(file).stem.split("-")[1]) <= 160 else "val"
-    for split in ("train", "val", "test"):
-        listed = f"ImageSets/Main/{split}.txt"
-        if listed in store.known and Path(file).stem in store.read(listed).decode().split():
-            return split
-    return next(split for split in ("train", "val", "test") if _drawn(Path(file).stem, split))
+def _voc_objects(store, file):
+    """Read one annotation → [(class, [xmin, ymin, xmax, ymax]), …]."""
+    from xml.etree import ElementTree
+
+    content, corners = store.read(file), ("xmin", "ymin", "xmax", "ymax")
+    try:
+        found = [(o.findtext("name", "").strip(), [float(o.findtext(f"bndbox/{k}", "")) for k in corners])
+                 for o in ElementTree.fromstring(content).iter("object")]  # fmt: skip
+    except ElementTree.ParseError as error:
+        raise DataError(f"{store.path}: {file} is not XML ({error})") from error
+    except ValueError as error:
+        raise DataError(f"{store.path}: an object of {file} lacks one of bndbox's {', '.join(corners)}") from error
+    if not found or not all(label for label, _ in found):
+        lacks = "an object of it has no name" if found else "it holds no object; take it out, or give it one"
+        raise DataError(f"{store.path}: the annotation {file} is empty: {lacks}")
+    return found
+
+
+def _inside(boxes, image, what):
+    """Check that boxes (n, 4) have a width and a height and lie in their picture, but for rounding; give them."""
+    height, width = image.shape[:2]
+    good = (boxes >= -0.01) & (boxes <= np.float32([width, height] * 2) + 0.01)
+    good = good.all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+    if not good.all():
+        raise DataError(f"{what} is empty or outside its {width}×{height} pixels: {boxes[~good][0].tolist()}")
+    return boxes
 
 
 def _coco(store, name, split, limit):
-    file = next((f for f in (f"{split}.json", f"annotations/{split}.json") if f in store.known), None)
+    file = next((f for f in (f"{split}.json", f"annotations/{split}.json") if f in store.names), None)
     if file is None:
         raise DataError(f"{store.path}: no {split}.json; expected {OWN['coco']}")
-    coco = store.json(file)
-    categories = sorted(coco["categories"], key=lambda c: c["id"])
-    class_names = tuple(c["name"] for c in categories)
-    if len(set(class_names)) < len(class_names):
-        twice = next(n for n in class_names if class_names.count(n) > 1)
-        raise DataError(f"{store.path}: {file} names the class {twice!r} twice")
-    number = {c["id"]: i for i, c in enumerate(categories)}
-    by_name = {Path(n).name: n for n in store.below("")}
-    files, boxes, labels = [], [], []
-    for info in coco["images"][:limit]:
-        if Path(info["file_name"]).name not in by_name:
-            raise DataError(f"{store.path}: {file} names the picture {info['file_name']}, which is not there")
-        files.append(by_name[Path(info["file_name"]).name])
-        box, ids = _coco_boxes([a for a in coco["annotations"] if a["image_id"] == info["id"]], info["file_name"])
-        if (box < 0).any() or (box[:, 2:] > [info["width"], info["height"]]).any():
-            raise DataError(f"{store.path}: a box of {info['file_name']} lies outside its picture")
-        boxes.append(box)
-        labels.append(np.array([number[i] for i in ids], np.int64))
-    return Dataset(name, split, store.pictures(files), labels, class_names, boxes)
+    _, infos, class_names, boxes, labels = _read_coco(store, file, limit)
+    places, files = {}, []
+    for picture in store.below(""):
+        places.setdefault(Path(picture).name, []).append(picture)
+    for wanted in (info["file_name"] for info in infos):
+        found = places.get(Path(wanted).name)
+        if not found:
+            raise DataError(f"{store.path}: {file} names the picture {wanted}, which is not there")
+        files.append(max(found, key=lambda f: (f == wanted, f.endswith(f"/{wanted}"), split in Path(f).parts)))
+    images = store.pictures(files)
+    for found, image, picture in zip(boxes, images, files, strict=True):
+        _inside(found, image, f"{store.path}: a box of {picture}")
+    return Dataset(name, split, images, labels, class_names, boxes)
+
+
+def _read_coco(store, file, limit):
+    """Read a COCO file → (all of it, its pictures' entries, class names, and for each picture boxes and labels).
+
+    A picture without annotations has no boxes; a file without any is taken for a mistake.
+    """
+    content = store.read(file)
+    try:
+        coco = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{store.path}: {file} is not JSON ({error})") from error
+    try:
+        categories = sorted(coco["categories"], key=lambda category: category["id"])
+        number = {category["id"]: i for i, category in enumerate(categories)}
+        infos, of_image, names = coco["images"][:limit], {}, [category["name"] for category in categories]
+        for a in coco["annotations"]:
+            x, y, width, height = a["bbox"]
+            of_image.setdefault(a["image_id"], []).append((number[a["category_id"]], [x, y, x + width, y + height]))
+        found = [of_image.get(info["id"], []) for info in infos]
+    except (KeyError, TypeError, ValueError) as error:
+        told = f"{store.path}: {file} has an empty or broken entry ({type(error).__name__}: {error}); expected images"
+        raise DataError(f"{told}, categories, and annotations with image_id, category_id and bbox") from error
+    if not of_image:
+        raise DataError(f"{store.path}: {file} has no annotations")
+    labels = [np.array([label for label, _ in each], np.int64) for each in found]
+    boxes = [np.array([box for _, box in each], np.float32).reshape(-1, 4) for each in found]
+    return coco, infos, _distinct(names, f"{store.path}: {file}"), boxes, labels
 
 
 READERS = {"toybox": _toybox, "folder": _folder, "cifar_binary": _cifar_binary, "imagenet": _imagenet_samples,
@@ -607,12 +485,10 @@ def _resize(data, size):
     def scaled(images, method):
         return np.stack([cv2.resize(i, (size, size), interpolation=method) for i in images])
 
-    changed = {"images": scaled(data.images, cv2.INTER_AREA)}
-    for key in ("masks", "instances", "parts"):
-        if getattr(data, key) is not None:
-            changed[key] = scaled(getattr(data, key), cv2.INTER_NEAREST)
+    changed = {key: scaled(getattr(data, key), cv2.INTER_NEAREST) for key in ("masks", "instances", "parts")
+               if getattr(data, key) is not None}  # fmt: skip
     if data.boxes is not None:
         factors = [np.float32([size / i.shape[1], size / i.shape[0]] * 2) for i in data.images]
         boxes = [b * f for b, f in zip(data.boxes, factors, strict=True)]
         changed["boxes"] = np.stack(boxes) if isinstance(data.boxes, np.ndarray) else boxes
-    return dataclasses.replace(data, **changed)
+    return dataclasses.replace(data, images=scaled(data.images, cv2.INTER_AREA), **changed)

@@ -206,10 +206,14 @@ def doctor():
     """Print what is here to build and run the book with, line by line, and a verdict.
 
     Returns:
-        True where the book can be built.
+        True where the book can be built, or outside a clone, where chapters can be run.
     """
     problems = []
     os.environ.update(KERNEL_ENVIRONMENT)
+    try:
+        root = book_root()
+    except CommandError:
+        root = None
 
     def say(label, text, problem=False):
         print(f"{label:<10} {text}" + ("  <- missing or broken" if problem else ""))
@@ -228,14 +232,17 @@ def doctor():
     except Exception as error:  # whatever a broken installation raises is what the reader has to know
         say("backend", f"{type(error).__name__}: {' '.join(str(error).split())}", True)
     for module, package in {"papermill": "papermill", "ipykernel": "ipykernel", "jupyter_book": "jupyter-book"}.items():
-        if importlib.util.find_spec(module) is None:
+        if root and importlib.util.find_spec(module) is None:
             say("book", f"{package} is not installed: pip install --requirement requirements.txt", True)
-    root = book_root()
-    if not (root / "node_modules" / "mathjax").is_dir():
+    if root is None:
+        say("book", "no clone is here: chapters run in their notebooks, with files fetched when they are asked for")
+    elif not (root / "node_modules" / "mathjax").is_dir():
         say("book", "MathJax is not fetched yet: `make book` does it")
-    doctor_files(root, say)
+    if root:
+        doctor_files(root, say)
     doctor_data(say)
-    say("verdict", f"not ready: {', '.join(problems)}" if problems else "ready: `make book` builds the book here")
+    ready = "ready: `make book` builds the book here" if root else "ready to run chapters"
+    say("verdict", f"not ready: {', '.join(problems)}" if problems else ready)
     return not problems
 
 

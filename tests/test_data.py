@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cvlab import data
+from cvlab import data, files
 
 TOYBOX = data.EMBEDDED / "toybox"
 
@@ -71,11 +71,6 @@ def test_resizing_halves_the_boxes_and_keeps_masks_whole_numbers():
     assert np.abs(half.images - blocks).max() <= 1  # area resizing is the mean of 2×2 pixels
 
 
-def needs(part):
-    return pytest.mark.skipif(not (TOYBOX / f"{part}.zip").exists(), reason=f"{part}.zip is not rendered yet")
-
-
-@needs("scenes")
 def test_scenes_know_a_class_for_every_pixel():
     loaded = data.load("scenes", "val", limit=20)
     assert loaded.mask_names[:2] == ("floor", "wall") and loaded.mask_names[2:] == loaded.class_names
@@ -85,12 +80,11 @@ def test_scenes_know_a_class_for_every_pixel():
         assert (masks[instances == 0] < 2).all()
 
 
-@pytest.mark.parametrize("name", ["objects", pytest.param("scenes", marks=needs("scenes"))])
+@pytest.mark.parametrize("name", ["objects", "scenes"])
 def test_no_base_part_knows_the_duck(name):
     assert "duck" not in data.load(name, "test", limit=1).class_names
 
 
-@needs("duck")
 def test_each_of_the_five_duck_pictures_shows_one():
     ducks = data.load("duck", "train")
     assert len(ducks) == 5 and all(ducks.class_names.index("duck") in labels for labels in ducks.labels)
@@ -112,6 +106,14 @@ def test_own_image_folder_has_classes_by_name_and_splits_by_folder(image_folder)
     train, test = (data.load("folder", split, path=image_folder) for split in ("train", "test"))
     assert train.class_names == ("cat", "dog") and train.labels.tolist() == [0, 0, 1]
     assert train.images[:, 0, 0, 0].tolist() == [0, 10, 20] and test.images[:, 0, 0, 0].tolist() == [30, 40]
+
+
+def test_a_class_has_one_number_in_all_splits_and_one_name(image_folder):
+    (image_folder / "test/cat/d.png").unlink()
+    assert data.load("folder", "test", path=image_folder).labels.tolist() == [1]
+    (image_folder / "train/dog").rename(image_folder / "train/Cat")
+    with pytest.raises(data.DataError, match="has the class 'cat' twice, also as 'Cat'"):
+        data.load("folder", "train", path=image_folder)
 
 
 def test_folder_without_splits_is_divided_and_each_picture_is_in_one_split(tmp_path):
@@ -162,6 +164,43 @@ def test_voc_annotation_without_its_picture_is_named(tmp_path):
         data.load("voc", "train", path=voc_folder(tmp_path, (1, 1, 5, 5), picture=False))
 
 
+OBJECT = "<object><name>duck</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></object>"
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ("", r"the annotation annotations/one\.xml is empty: it holds no object"),
+        (OBJECT.replace("duck", " "), "is empty: an object of it has no name"),
+        (
+            OBJECT.replace("<xmax>5</xmax>", ""),
+            r"an object of annotations/one\.xml lacks one of bndbox's xmin, ymin, xmax",
+        ),
+        (OBJECT + OBJECT.replace("duck", "Duck"), "has the class 'duck' twice, also as 'Duck'"),
+        ("<object>", r"annotations/one\.xml is not XML"),
+    ],
+)
+def test_what_is_wrong_in_a_voc_annotation_is_named(tmp_path, objects, said):
+    voc_folder(tmp_path, (1, 1, 5, 5))
+    (tmp_path / "annotations/one.xml").write_text(f"<annotation>{objects}</annotation>")
+    with pytest.raises(data.DataError, match=said) as error:
+        data.load("voc", "train", path=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_voc_boxes_that_count_from_zero_are_kept_and_classes_have_one_number_in_all_splits(tmp_path):
+    voc_folder(tmp_path, (0, 0, 40, 30))
+    (tmp_path / "images/two.png").write_bytes(png(np.zeros((30, 40, 3), np.uint8)))
+    (tmp_path / "annotations/two.xml").write_text(f"<annotation>{OBJECT.replace('duck', 'cat')}</annotation>")
+    (tmp_path / "ImageSets/Main/val.txt").write_text("two\n")
+    train, val = (data.load("voc", split, path=tmp_path) for split in ("train", "val"))
+    np.testing.assert_array_equal(train.boxes[0], [[0, 0, 40, 30]])
+    assert train.class_names == val.class_names == ("cat", "duck")
+    assert (train.labels[0].tolist(), val.labels[0].tolist()) == ([1], [0])
+    with pytest.raises(data.DataError, match="no annotations for split 'test'"):
+        data.load("voc", "test", path=tmp_path)
+
+
 def coco_folder(root, **changed):
     content = {
         "images": [{"id": 7, "file_name": "one.png", "width": 40, "height": 30}],
@@ -184,13 +223,30 @@ def test_coco_ids_become_labels_from_zero_and_widths_become_corners(tmp_path):
     [
         ({"categories": [{"id": 5, "name": "mug"}, {"id": 2, "name": "mug"}]}, "'mug' twice"),
         ({"images": [{"id": 7, "file_name": "two.png", "width": 40, "height": 30}]}, "two.png, which is not there"),
-        ({"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 6, 0, 20]}]}, "no width or height"),
-        ({"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [35, 6, 10, 5]}]}, "outside its picture"),
+        (
+            {"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [4, 6, 0, 20]}]},
+            r"one\.png is empty or outside its 40×30",
+        ),
+        (
+            {"annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [35, 6, 10, 5]}]},
+            r"one\.png is empty or outside its 40×30",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_coco_file_is_named(tmp_path, changed, said):
     with pytest.raises(data.DataError, match=said):
         data.load("coco", "train", path=coco_folder(tmp_path, **changed))
+
+
+def test_coco_picture_is_the_one_of_its_split_where_names_repeat_and_may_show_nothing(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in (7, 8)]
+    coco_folder(tmp_path, images=images)
+    for shade, place in enumerate(["val/7", "train/7", "train/8"]):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{place}.png").write_bytes(png(shades(shade, size=(30, 40))[0]))
+    loaded = data.load("coco", "train", path=tmp_path)
+    assert loaded.images[:, 0, 0, 0].tolist() == [1, 2]
+    assert [len(boxes) for boxes in loaded.boxes] == [1, 0] and loaded.boxes[1].shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +309,7 @@ def test_toybox_that_differs_from_the_manifest_is_refused(monkeypatch, tmp_path)
     (tmp_path / "toybox").mkdir()
     (tmp_path / "manifest.json").write_text((data.EMBEDDED / "manifest.json").read_text())
     (tmp_path / "toybox/objects.zip").write_bytes((TOYBOX / "objects.zip").read_bytes() + b"x")
-    monkeypatch.setattr(data, "EMBEDDED", tmp_path)
+    monkeypatch.setattr(files, "EMBEDDED", tmp_path)
     with pytest.raises(data.DataError, match="checksum differs"):
         data.load("objects", "test")
 
@@ -300,6 +356,10 @@ def test_photographs_are_rgb_and_an_unknown_one_is_named():
         data.photograph("lena")
 
 
+class Server(tuple):
+    """(address of a file, ssl context, what is in the file), and the folder that it serves."""
+
+
 @pytest.fixture(scope="module")
 def https_server(tmp_path_factory):
     """A server on this machine that gives 3,000 bytes over https; yields (address, context, content)."""
@@ -326,17 +386,84 @@ def https_server(tmp_path_factory):
     inside.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server.socket = inside.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield (
-        f"https://127.0.0.1:{server.server_port}/file.bin",
-        ssl.create_default_context(cafile=folder / "cert.pem"),
-        content,
-    )
+    made = Server((f"https://127.0.0.1:{server.server_port}/file.bin",
+                   ssl.create_default_context(cafile=folder / "cert.pem"), content))  # fmt: skip
+    made.folder = folder
+    yield made
     server.shutdown()
+
+
+@pytest.fixture
+def wheel(monkeypatch, tmp_path):
+    """cvlab as a wheel has it, without the toybox: one small file is in the manifest; gives its name."""
+    embedded = tmp_path / "package"
+    embedded.mkdir()
+    file, content = "toybox/tiny.bin", bytes(range(256)) * 12
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    monkeypatch.setattr(files, "EMBEDDED", embedded)
+    monkeypatch.setattr(files, "manifest", lambda: {file: entry})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CVLAB_DATA", raising=False)
+    return file
+
+
+def installed(monkeypatch, folder, url, **noted):
+    """Let pip have noted where it installed cvlab from."""
+    info = folder / "site" / "cvlab-1.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cvlab\nVersion: 1.0.0\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": url, **noted}))
+    monkeypatch.syspath_prepend(info.parent)
+
+
+def test_what_a_wheel_lacks_comes_from_its_commit_once_and_again_where_the_cache_is_stale(
+    wheel, https_server, monkeypatch, tmp_path
+):
+    url, _, content = https_server
+    monkeypatch.setenv("SSL_CERT_FILE", str(https_server.folder / "cert.pem"))
+    served = https_server.folder / f"owner/book/raw/{'c' * 40}/data" / wheel
+    served.parent.mkdir(parents=True)
+    served.write_bytes(content)
+    address = url.replace("file.bin", "owner/book.git")
+    installed(monkeypatch, tmp_path, address, vcs_info={"vcs": "git", "commit_id": "c" * 40})
+    path = files.whole(wheel, "load: tiny")
+    assert path == tmp_path / "cache/cvlab" / wheel and path.read_bytes() == content
+    path.write_bytes(b"of another version")
+    assert files.whole(wheel, "load: tiny").read_bytes() == content
+    served.unlink()
+    assert files.whole(wheel, "load: tiny") == path, "it is not fetched again"
+    path.unlink()
+    with pytest.raises(data.DataUnavailable, match="404"):
+        files.whole(wheel, "load: tiny")
+
+
+@pytest.mark.parametrize(
+    ("url", "noted"),
+    [
+        ("file:///book", {"dir_info": {"editable": True}}),
+        ("ssh://git@host/owner/book", {"vcs_info": {"commit_id": "c"}}),
+    ],
+)
+def test_without_an_https_source_three_ways_are_told(wheel, monkeypatch, tmp_path, url, noted):
+    installed(monkeypatch, tmp_path, url, **noted)
+    with pytest.raises(data.DataUnavailable, match="load: tiny is not on this machine.*Three ways") as error:
+        files.whole(wheel, "load: tiny")
+    assert "\n" not in str(error.value) and "CVLAB_DATA" in str(error.value)
+
+
+def test_the_books_own_files_are_found_below_cvlab_data_and_a_damaged_one_is_named(wheel, monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    (tmp_path / wheel).parent.mkdir()
+    (tmp_path / wheel).write_bytes(bytes(range(256)) * 12)
+    assert files.whole(wheel, "load: tiny") == tmp_path / wheel
+    (tmp_path / wheel).write_bytes(b"damaged")
+    with pytest.raises(data.DataError, match="load: tiny: .*tiny.bin is damaged"):
+        files.whole(wheel, "load: tiny")
 
 
 def test_fetch_keeps_what_has_the_right_checksum(https_server, tmp_path):
     url, context, content = https_server
-    target = data.fetch(url, tmp_path / "new/file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
+    target = files.fetch(url, tmp_path / "new/file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
     assert target.read_bytes() == content and [p.name for p in target.parent.iterdir()] == ["file.bin"]
 
 
@@ -346,28 +473,28 @@ def test_fetch_keeps_what_has_the_right_checksum(https_server, tmp_path):
 def test_fetch_keeps_nothing_of_what_is_wrong_or_too_large(https_server, tmp_path, sha256, limit, said):
     url, context, content = https_server
     with pytest.raises(data.DataUnavailable, match=said):
-        data.fetch(url, tmp_path / "file.bin", sha256 or hashlib.sha256(content).hexdigest(), limit, context)
+        files.fetch(url, tmp_path / "file.bin", sha256 or hashlib.sha256(content).hexdigest(), limit, context)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fetch_on_a_full_disk_says_so_and_leaves_nothing(https_server, tmp_path, monkeypatch):
     url, context, content = https_server
-    real = data.tempfile.NamedTemporaryFile
+    real = files.tempfile.NamedTemporaryFile
 
     def full(*args, **options):
         file = real(*args, **options)
         file.write = lambda block: (_ for _ in ()).throw(OSError(28, "No space left on device"))
         return file
 
-    monkeypatch.setattr(data.tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(files.tempfile, "NamedTemporaryFile", full)
     with pytest.raises(data.DataUnavailable, match="No space left on device"):
-        data.fetch(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
+        files.fetch(url, tmp_path / "file.bin", hashlib.sha256(content).hexdigest(), 10_000, context)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fetch_takes_https_only(tmp_path):
     with pytest.raises(ValueError, match="not an https address"):
-        data.fetch("http://127.0.0.1/file", tmp_path / "file", "0" * 64, 10)
+        files.fetch("http://127.0.0.1/file", tmp_path / "file", "0" * 64, 10)
 
 
 def has(name):

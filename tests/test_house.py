@@ -292,3 +292,73 @@ def test_ci_runs_the_readmes_test_command():
     assert "make test" in readme
     assert "make book" in readme
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+# The glossary and the appendix
+
+TERM = re.compile(r"\{term\}`(?:[^`<]*<)?([^`<>]+)>?`")
+
+
+def glossary():
+    """Give {term: definition} of the glossary, in its order."""
+    page = (ROOT / "chapters" / "appendix" / "glossary.md").read_text(encoding="utf-8")
+    entries = re.search(r"```\{glossary\}\n:sorted:\n(.*?)```", page, re.S)[1].strip("\n").split("\n\n")
+    return dict(re.fullmatch(r"(\S[^\n]*)\n  (\S[^\n]*)", entry).groups() for entry in entries)
+
+
+def terms_in(name):
+    texts = [cell.source for cell in run.read_notebook(name).cells if cell.cell_type == "markdown"]
+    return {term.strip().lower() for text in texts for term in TERM.findall(text)}
+
+
+def test_every_term_that_a_lesson_or_a_definition_links_is_in_the_glossary():
+    known = {term.lower() for term in glossary()}
+    assert len(known) == len(glossary())
+    used = set().union(*map(terms_in, run.chapters()))
+    assert used, "lessons link their terms"
+    assert used | {term.lower() for text in glossary().values() for term in TERM.findall(text)} <= known
+
+
+def test_a_term_is_linked_by_the_lesson_that_the_glossary_names_and_named_where_it_is_linked():
+    first = {}
+    for term, text in glossary().items():
+        for lesson in re.findall(r"First met in \{doc\}`/chapters/([\w/]+)`\.$", text):
+            first.setdefault(lesson, set()).add(term.lower())
+    assert set(first) <= set(run.chapters())
+    met = set()
+    for lesson in sorted(run.chapters(), key=order_in_the_book):
+        assert first.get(lesson, set()) == terms_in(lesson) - met, lesson
+        met |= terms_in(lesson)
+
+
+def order_in_the_book(name):
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]].index(f"chapters/{name}")
+
+
+def test_the_page_on_data_sets_says_what_the_package_says():
+    from cvlab import data
+
+    page = (ROOT / "chapters" / "appendix" / "datasets.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
+    assert [row[0].strip("`") for row in rows] == [*data.CATALOGUE]
+    for name, *facts in rows:
+        described = data.describe(name.strip("`")).splitlines()
+        said = dict(line.split(": ", 1) for line in described)
+        assert facts == [
+            said[name.strip("`")],
+            said["splits"],
+            said["licence"],
+            re.sub("(.*://.*)", r"<\1>", said["source"]),
+        ]
+    kinds = dict(re.findall(r"^`(\w+)`\n: (.*)$", page, re.M))
+    plain = {kind: text.replace("&lt;", "<").replace("&gt;", ">").replace("\\", "") for kind, text in kinds.items()}
+    assert plain == data.OWN
+
+
+def test_the_pages_are_published_where_colab_looks_for_their_notebooks():
+    branch = re.search(r'^BRANCH = "(.*?)"', (ROOT / "tools" / "lesson_pages.py").read_text(encoding="utf-8"), re.M)[1]
+    workflow = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
+    assert f"--initial-branch {branch}" in workflow and f'.git" {branch}' in workflow

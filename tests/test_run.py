@@ -211,6 +211,16 @@ def test_doctor_finds_damaged_and_missing_files(book, capsys):
     assert "verdict    not ready: weights" in capsys.readouterr().out
 
 
+def test_doctor_outside_a_clone_asks_for_no_files_of_one(monkeypatch, capsys):
+    def none():
+        raise run.CommandError("run: no clone")
+
+    monkeypatch.setattr(run, "book_root", none)
+    assert command.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "no clone is here" in out and "verdict    ready to run chapters" in out and "make book" not in out
+
+
 def test_doctor_says_that_cvlab_data_points_nowhere(book, capsys, monkeypatch):
     monkeypatch.setenv("CVLAB_DATA", str(book / "nowhere"))
     (book / "data" / "manifest.json").write_text('{"files": {}}')

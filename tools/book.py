@@ -160,10 +160,11 @@ def render():
 
     All pages are made anew and take the place of the old ones at the end, so that nothing stale is left among them.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(clone())
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    others = ("_config.yml", "tools/offline_pages.py", "package-lock.json", "requirements.txt", "requirements.lock")
-    for path in [*sources, *(ROOT / name for name in others)]:
+    code = [*sorted(ROOT.glob("cvlab/*.py")), *sorted(ROOT.glob("tools/*.py"))]  # for the figures that are drawn anew
+    others = ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock")
+    for path in [*sources, *code, *(ROOT / name for name in others)]:
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     stamp = PAGES / ".rendered"
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
@@ -188,6 +189,15 @@ def render():
     shutil.rmtree(NEXT)
     stamp.write_text(digest.hexdigest())
     return True
+
+
+def clone():
+    """Give the commit and the origin of this clone, which the pages name; nothing where it is none."""
+    questions = (("rev-parse", "HEAD"), ("remote", "get-url", "origin"))
+    if not shutil.which("git"):
+        return b""
+    asked = (subprocess.run(["git", "-C", ROOT, *each], capture_output=True, check=False) for each in questions)
+    return b"".join(done.stdout for done in asked)
 
 
 if __name__ == "__main__":

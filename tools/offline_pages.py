@@ -31,6 +31,7 @@ BARRIERS = (
     ),  # else no landmark
     (r'<link rel="preload" as="font"[^>]*>', ""),  # three fonts at once, and none of them from a disk
     (r' role="list"(?= class="citation-list")', ""),  # a list without list items
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),  # the text in it says what is hidden
     (r' role="doc-biblioentry"', ""),  # deprecated, and only for list items
 )
 

@@ -24,6 +24,7 @@ def toc_pages():
 CHAPTERS = [f"chapters/{name}.html" for name in run.chapters()]
 every_page = pytest.mark.parametrize("name", toc_pages())
 every_chapter = pytest.mark.parametrize("name", CHAPTERS)
+every_page_to_play_with = pytest.mark.parametrize("name", ["intro.html", *CHAPTERS])
 both_ways = pytest.mark.parametrize("disk", [False, True], ids=["served", "from disk"])
 
 
@@ -50,6 +51,31 @@ def test_each_chapter_is_a_page_with_all_its_figures(pages):
         page = soup(pages, f"chapters/{name}.html").find("article")
         assert len(page.find_all("figure")) >= len(BeautifulSoup(html, "html.parser").find_all("figure")) > 0
         assert len(page.find_all("img")) >= len(BeautifulSoup(html, "html.parser").find_all("img")) + drawn
+
+
+@every_chapter
+def test_every_figure_and_table_of_a_lesson_is_numbered_in_order(pages, name):
+    page, counts = soup(pages, name).find("article"), {"Figure": 0, "Table": 0}
+    chapter = page.h1.find(class_="section-number").text.strip()
+    for shown in page.select("figure, .cv-table"):
+        kind = "Figure" if shown.name == "figure" else "Table"
+        counts[kind] += 1
+        number = shown.find(["figcaption", "caption"]).find(class_="caption-number").get_text(strip=True)
+        assert number == f"{kind} {chapter}{counts[kind]}.", shown["id"]
+    assert counts["Figure"]
+
+
+@every_chapter
+def test_a_lesson_says_how_to_run_it_and_leads_to_the_next_page(pages, name):
+    page = soup(pages, name)
+    assert page.find(class_="cv-run").find("a", download=True)["href"].endswith(".ipynb")
+    assert page.select_one(".prev-next-area a.left-prev") and page.select_one(".prev-next-area a.right-next")
+
+
+def test_the_landing_page_has_a_control_and_the_first_lesson_one_click_away(pages):
+    page = soup(pages, "intro.html").find("article")
+    assert page.find(class_="cv-explore")
+    assert page.find("a", class_="cv-start")["href"] == toc_pages()[1]
 
 
 @both_ways
@@ -157,7 +183,7 @@ def picture(control):
 
 
 @both_ways
-@every_chapter
+@every_page_to_play_with
 def test_each_slider_and_list_moves_the_picture_by_keyboard(visit, name, disk):
     page = visit(name, disk=disk).page
     controls = page.locator(".cv-explore").all()

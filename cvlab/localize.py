@@ -1,0 +1,237 @@
+"""Localization: a network that names the one thing in a picture and puts a box around it, and losses for boxes.
+
+The network works in fractions of the picture's width and height, so that the size of a picture makes no difference;
+what goes in and out of `train` and `predict` are boxes in pixels, [x_min, y_min, x_max, y_max].
+"""
+
+import functools
+import time
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from cvlab import boxes, classify, data
+
+LOSSES = ("l1", "iou", "giou")
+
+
+def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=(16, 32), head="votes"):
+    """Put a box head, and beside it a class head, on one backbone.
+
+    With head="votes" every cell of the feature map proposes where each side of the box lies, relative to itself, and
+    says how much it is to be trusted for that side; the box is the mean of all proposals, weighted by the softmax of
+    the trust. It treats every place alike, as a convolution does. With head="dense", one dense layer looks at the whole
+    map; it has to learn each place by itself.
+
+    Args:
+        backbone: keras.Model without top, from pixels to feature maps.
+        num_classes: int; None leaves the class head out.
+        mode: of the backbone: "frozen", "fine_tune" or "scratch" (see `classify.transfer`).
+        input_size: side in pixels that pictures are resized to inside the model.
+        strides: of the feature maps that the box head sees, finest first; the class head sees the last.
+        head: "votes" or "dense".
+
+    Returns:
+        keras.Model from pixels 0–255 (N, H, W, 3) to {"box": (N, 4), fractions of the picture's sides, in order;
+        "trust": (N, h, w, 4), which sums to 1 over the cells (votes only); "class": (N, num_classes) probabilities}.
+
+    Raises:
+        ValueError: for another head or mode, or strides that the backbone doesn't have.
+    """
+    if head not in ("votes", "dense"):
+        raise ValueError(f"regressor: head={head!r}, expected 'votes' or 'dense'")
+    body = classify.copy_body(backbone, mode, strides)
+    pixels = keras.Input((None, None, 3), name="pixels")
+    maps = body(layers.Resizing(input_size, input_size, name="resize")(pixels))
+    outputs = heads([m.shape[1:] for m in maps], num_classes, head)
+    return keras.Model(pixels, outputs(maps), name=f"{backbone.name}_{head}")
+
+
+def heads(shapes, num_classes=None, head="votes", width=96):
+    """Build the two heads alone, from feature maps of these (h, w, C) shapes, finest first. See `regressor`."""
+    maps = [keras.Input(shape) for shape in shapes]
+    rows, columns = shapes[0][:2]
+    same = []
+    for features in maps:  # to one number of channels and one size
+        x = layers.Conv2D(64, 1)(features)
+        same.append(x if x.shape[1:3] == (rows, columns) else layers.Resizing(rows, columns)(x))
+    x = layers.Concatenate()(same) if len(same) > 1 else same[0]
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    if head == "votes":
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        x = layers.Conv2D(8, 1, name="votes")(x)
+        flat = ops.reshape(x, (-1, rows * columns, 8))
+        trust = ops.softmax(flat[..., 4:], axis=1)  # (N, cells, 4)
+        reach = ops.softplus(flat[..., :4] - 1) * np.float32([-1, -1, 1, 1])  # to the left, up, right and down
+        sides = ops.sum(trust * (reach + cells(rows, columns).reshape(-1, 4)), axis=1)
+        outputs = {"trust": ops.reshape(trust, (-1, rows, columns, 4))}
+    else:
+        x = layers.Dense(4, name="dense")(layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x)))
+        centre, size = ops.sigmoid(x[:, :2]), ops.sigmoid(x[:, 2:])
+        sides, outputs = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1), {}
+    first, second = sides[:, :2], sides[:, 2:]  # early in training a left side may lie right of the right one
+    outputs["box"] = ops.concatenate([ops.minimum(first, second), ops.maximum(first, second)], axis=-1)
+    if num_classes:
+        pooled = layers.GlobalAveragePooling2D(name="pool")(maps[-1])
+        outputs["class"] = layers.Dense(num_classes, activation="softmax", name="class")(pooled)
+    return keras.Model(maps, outputs, name="heads")
+
+
+def cells(rows, columns):
+    """Give the centre of each cell of a feature map, twice, in fractions of the picture: (rows, columns, 4)."""
+    x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
+    return np.stack([x, y, x, y], axis=-1).astype(np.float32)
+
+
+def box_loss(true, predicted, kind="giou"):
+    """Measure how far boxes are from true ones, by pairs.
+
+    Args:
+        true, predicted: (N, 4) in any unit; for "l1" in fractions of the picture.
+        kind: "l1", the sum of the four sides' absolute errors; "iou", 1 − IoU; "giou", 1 − GIoU.
+
+    Returns:
+        (N,) tensor.
+
+    Source: Rezatofighi et al., Generalized intersection over union, CVPR 2019, for the last two.
+    """
+    if kind not in LOSSES:
+        raise ValueError(f"box_loss: kind={kind!r}, expected one of {', '.join(LOSSES)}")
+    if kind == "l1":
+        return ops.sum(ops.abs(ops.cast(true, "float32") - predicted), axis=-1)
+    true, predicted = ops.convert_to_tensor(true), ops.convert_to_tensor(predicted)
+    return 1 - (boxes.paired_iou if kind == "iou" else boxes.paired_giou)(true, predicted)
+
+
+def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learning_rate=2e-3, batch_size=64,
+          augment=None, seed=0, progress=False, cached=None):  # fmt: skip
+    """Train the heads, and the backbone where it is not frozen, with Adam and a cosine's learning rates.
+
+    Args:
+        model: from `regressor`.
+        images: (N, H, W, 3) uint8 or float32, 0–255.
+        true_boxes: (N, 4) xyxy in pixels of `images`.
+        labels: (N,) integers from 0, for a model with a class head; its cross-entropy is added to the box loss.
+        loss: "l1", "iou" or "giou", see `box_loss`.
+        augment: function of (images, boxes, numpy.random.Generator) that changes a batch, such as `augment`; not with a
+            frozen backbone.
+        cached: what `maps` gave for these pictures; a frozen backbone then needn't see them again.
+        steps, learning_rate, batch_size, seed, progress: as in `classify.train`.
+
+    Returns:
+        dict: "loss", a list of the loss of each step, and "seconds".
+
+    Raises:
+        ValueError: for boxes or labels that don't fit the pictures or the model.
+    """
+    began = time.perf_counter()
+    images = data.as_images(images, "localize.train")
+    targets, losses = {"box": fractions(true_boxes, images)}, {"box": _loss(loss)}
+    if "class" in model.output:
+        if np.shape(labels) != (len(images),):
+            raise ValueError(f"localize.train: labels have shape {np.shape(labels)}, expected ({len(images)},), as the "
+                             "model has a class head")  # fmt: skip
+        targets["class"], losses["class"] = np.asarray(labels), classify.LOSS
+    learning = any(layer.trainable_weights for layer in model.layers if layer.name != "heads")
+    if not learning and augment is not None:
+        raise ValueError("localize.train: augment needs a backbone that learns; a frozen one sees each picture once")
+    inputs = [images] if learning else (maps(model, images, progress) if cached is None else cached)
+
+    def draw(rows, generator):
+        batch, truth = [x[rows] for x in inputs], {key: target[rows] for key, target in targets.items()}
+        if augment is not None:
+            batch[0], moved = augment(batch[0], np.asarray(true_boxes, np.float32)[rows], generator)
+            truth["box"] = fractions(moved, batch[0])
+        return batch, truth
+
+    trained = model if learning else model.get_layer("heads")
+    history = classify.optimize(trained, losses, draw, len(images), steps, learning_rate, batch_size, seed, progress)
+    return {"loss": history, "seconds": time.perf_counter() - began}
+
+
+def maps(model, images, progress=False):
+    """Run pictures through a regressor's backbone: a list of (N, h, w, C) float32, for `train` and `predict`."""
+    pixels, (resize, body) = keras.Input((None, None, 3)), model.layers[1:3]
+    found = classify.features(keras.Model(pixels, body(resize(pixels))), images, progress=progress)
+    return found if isinstance(found, list) else [found]
+
+
+def predict(model, images, cached=None):
+    """Give what a regressor says of pictures: {"box": (N, 4) float32, xyxy in pixels, …} with all that the model gives.
+
+    Args: images: (N, H, W, 3), 0–255. cached: what `maps` gave for them; then the backbone needn't see them again.
+    """
+    images = data.as_images(images, "localize.predict")
+    found = model.get_layer("heads").predict(maps(model, images) if cached is None else cached, 256, verbose=0)
+    return found | {"box": found["box"] * _sides(images)}
+
+
+def fractions(true_boxes, images):
+    """Turn boxes in pixels of `images`, one a picture, into fractions of width and height: (N, 4) float32.
+
+    Raises: ValueError for another shape, and for a box that is empty or lies outside its picture.
+    """
+    found = np.asarray(true_boxes, np.float32)
+    if found.shape != (len(images), 4):
+        raise ValueError(f"localize: boxes have shape {found.shape}, expected ({len(images)}, 4), one a picture")
+    found = found / _sides(images)
+    wrong = ~((found[:, :2] < found[:, 2:]).all(1) & (found >= -1e-3).all(1) & (found <= 1.001).all(1))
+    if wrong.any():
+        raise ValueError(f"localize: box {wrong.argmax()} is {np.asarray(true_boxes)[wrong.argmax()].tolist()}, empty "
+                         f"or outside its picture of {images.shape[2]}×{images.shape[1]} pixels")  # fmt: skip
+    return found
+
+
+def _sides(images):
+    return np.float32([images.shape[2], images.shape[1]] * 2)
+
+
+def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
+    """Flip pictures left to right, zoom and shift them, and let the boxes follow; every box stays whole enough.
+
+    What comes into view from outside repeats the picture's border. A picture whose box would lose more than a fifth of
+    its area stays as it is (or is only flipped).
+
+    Args:
+        images: (N, H, W, 3). true_boxes: (N, 4) xyxy in pixels. generator: numpy.random.Generator.
+        zoom: least and greatest factor. shift: greatest, as a fraction of the sides.
+
+    Returns:
+        images and boxes, as given.
+    """
+    import cv2
+
+    images, moved = images.copy(), np.asarray(true_boxes, np.float32).copy()
+    height, width = images.shape[1:3]
+    for i, box in enumerate(moved):
+        if generator.random() < 0.5:
+            images[i], box[[0, 2]] = images[i][:, ::-1].copy(), width - box[[2, 0]]
+        scale = np.exp(generator.uniform(*np.log(zoom)))
+        offset = (np.array([width, height]) / 2) * (1 - scale) + generator.uniform(-shift, shift, 2) * (width, height)
+        there = box * scale + np.tile(offset, 2)
+        inside = np.clip(there, 0, [width, height, width, height]).astype(np.float32)
+        if boxes.area(inside) >= 0.8 * boxes.area(there):
+            x, y = offset + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
+            matrix = np.float32([[scale, 0, x], [0, scale, y]])
+            images[i] = cv2.warpAffine(images[i], matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            moved[i] = inside
+    return images, moved
+
+
+def scores(predicted, true):
+    """Compare boxes by pairs, (N, 4) xyxy: {"IoU": mean, "> .5": share of pictures with IoU above, "> .75": …}."""
+    overlap = boxes.paired_iou(np.asarray(predicted, np.float32), np.asarray(true, np.float32))
+    return {
+        "IoU": float(overlap.mean()),
+        "> .5": float((overlap > 0.5).mean()),
+        "> .75": float((overlap > 0.75).mean()),
+    }
+
+
+@functools.cache
+def _loss(kind):
+    if kind not in LOSSES:
+        raise ValueError(f"box_loss: kind={kind!r}, expected one of {', '.join(LOSSES)}")
+    return functools.partial(box_loss, kind=kind)  # the same object each time, so that a graph is compiled once
