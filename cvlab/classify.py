@@ -23,11 +23,19 @@ LEARNING_RATES = {"frozen": 3e-3, "fine_tune": 5e-4, "scratch": 2e-3}  # of `tri
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
+def backbone(name, **options):
+    """Build a backbone by its name: "efficientnet_lite0", "resnet20" or "resnet50", without top unless options say so."""
+    known = {"efficientnet_lite0": efficientnet_lite0, "resnet20": resnet20, "resnet50": resnet50}
+    if name not in known:
+        raise ValueError(f"backbone: name={name!r}, expected one of {', '.join(known)}")
+    return known[name](**{"include_top": False, **options})
+
+
 def resnet20(weights="cifar10", include_top=True, num_classes=10, classifier_activation="softmax"):
     """Build the ResNet-20 that its authors designed for 32×32 pictures.
 
     Three stages of three residual blocks with 16, 32 and 64 filters; 0.27 million parameters. Projections (1×1
-    convolutions) carry the shortcut where the shape changes.
+    convolutions, the paper's option B; its own CIFAR networks pad, option A) carry the shortcut where the shape changes.
 
     Args:
         weights: "cifar10" (trained by us), None (random), or the path of a `.weights.h5` file.
@@ -174,8 +182,8 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     Args:
         backbone: keras.Model without top, from pixels to feature maps (N, h, w, C).
         num_classes: int.
-        mode: "frozen", only the new classifier learns; "fine_tune", everything learns, from the backbone's weights;
-            "scratch", everything learns, from random weights.
+        mode: "frozen", only the new classifier learns; "fine_tune", everything but batch normalization learns, from
+            the backbone's weights; "scratch", everything learns, from random weights.
         input_size: side in pixels that pictures are resized to inside the model (bilinear); None leaves them.
 
     Returns:

@@ -36,6 +36,8 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
                "no licence stated; for research", "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"),
     "raccoon": ("voc", "raccoon.zip", ("train", "val"), "200 photographs of raccoons with boxes",
                 "MIT", "https://github.com/datitran/raccoon_dataset"),
+    "mnist": ("mnist", "mnist.npz", ("train", "val", "test"), "70,000 handwritten digits, 28×28",
+              "CC BY-SA 3.0", "https://keras.io/api/datasets/mnist/"),
     "imagenet_samples": ("imagenet", "imagenet_samples.zip", ("train",), "150 photographs, one a class",
                          "ImageNet's terms", "https://www.image-net.org"),
 }  # fmt: skip
@@ -44,8 +46,12 @@ OWN = {
     "voc": "Pascal VOC, images/*.jpg (or JPEGImages) and annotations/*.xml (or Annotations)",
     "coco": "COCO, <split>.json (or annotations/<split>.json) and its pictures",
 }
-CIFAR10 = ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
-           "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd")  # address, bytes, sha256  # fmt: skip
+HOMES = {  # name: (address, bytes, sha256) of what can be downloaded
+    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+    "mnist": ("https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz", 11_490_434,
+              "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"),
+}  # fmt: skip
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -136,6 +142,23 @@ def load(name, split="train", *, path=None, size=None, limit=None, classes=None)
     if classes is not None:
         data = _only(data, classes)
     return data if size is None else _resize(data, size)
+
+
+def splits(name, **options):
+    """Load train, val and test, as `load` does. Of data without a val split, a tenth of train, drawn, becomes val.
+
+    Returns: three Datasets.
+    """
+    train, test = (load(name, split, **options) for split in ("train", "test"))
+    try:
+        return train, load(name, "val", **options), test
+    except (ValueError, DataError) as error:
+        if "val" not in str(error):
+            raise
+    order = np.random.default_rng(0).permutation(len(train))
+    held = max(1, len(train) // 10)
+    val = dataclasses.replace(train.take(np.sort(order[:held])), split="val")
+    return train.take(np.sort(order[held:])), val, test
 
 
 def describe(name):
@@ -232,15 +255,20 @@ def _open(name, split, path):
         return reader, _Store(whole(file, f"load: {name} ({what})"))
     if found := find(file):
         return reader, _Store(found)
-    if name == "cifar10":
-        url, size, sha256 = CIFAR10
+    failed = None
+    if name in HOMES:
+        url, size, sha256 = HOMES[name]
         target = cache_folder() / url.rsplit("/", 1)[1]
-        return "cifar_binary", target if target.exists() else fetch(url, target, sha256, size)
+        try:
+            target = target if target.exists() else fetch(url, target, sha256, size)
+            return ("cifar_binary", target) if name == "cifar10" else (reader, _Store(target))
+        except DataUnavailable as error:
+            failed = error
     raise DataUnavailable(
-        f"load: {name} ({what}) is not on this machine. It comes from {home}. Three ways to get it: "
-        f"put {file} (or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to "
+        f"load: {name} ({what}) is not on this machine{f', and {failed}' if failed else ''}. It comes from {home}. "
+        f"Three ways to get it: put {file} (or its unpacked folder) into {cache_folder()}; set CVLAB_DATA to "
         "a folder that has it; or use the toybox, which comes with the book, in its place"
-    )
+    ) from failed
 
 
 class _Store:
@@ -338,6 +366,18 @@ def _cifar_binary(path, name, split, limit):
     images = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     class_names = tuple(files["batches.meta.txt"].decode().split())
     return Dataset(name, split, images, records[:, 0].astype(np.int64), class_names)
+
+
+def _mnist(store, name, split, limit):
+    """Read Keras' archive of arrays; `val` is the last 5,000 of its training pictures."""
+    part = "test" if split == "test" else "train"
+    rows = {"train": slice(-5000), "val": slice(-5000, None), "test": slice(None)}[split]
+    try:
+        images, labels = (np.load(io.BytesIO(store.read(f"{key}_{part}.npy")), allow_pickle=False)[rows][:limit]
+                          for key in "xy")  # fmt: skip
+    except (EOFError, ValueError) as error:
+        raise DataError(f"{store.path} is not Keras' mnist.npz: {error}") from error
+    return Dataset(name, split, images[..., None].repeat(3, -1), labels.astype(np.int64), tuple("0123456789"))
 
 
 def _imagenet():
@@ -463,8 +503,8 @@ def _read_coco(store, file, limit):
     return coco, infos, _distinct(names, f"{store.path}: {file}"), boxes, labels
 
 
-READERS = {"toybox": _toybox, "folder": _folder, "cifar_binary": _cifar_binary, "imagenet": _imagenet_samples,
-           "labelled": _labelled, "voc": _voc, "coco": _coco}  # fmt: skip
+READERS = {"toybox": _toybox, "folder": _folder, "cifar_binary": _cifar_binary, "mnist": _mnist,
+           "imagenet": _imagenet_samples, "labelled": _labelled, "voc": _voc, "coco": _coco}  # fmt: skip
 
 
 def _only(data, classes):

@@ -4,6 +4,7 @@ The network works in fractions of the picture's width and height, so that the si
 what goes in and out of `train` and `predict` are boxes in pixels, [x_min, y_min, x_max, y_max].
 """
 
+import dataclasses
 import functools
 import time
 
@@ -144,7 +145,7 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
         if augment is not None:
             batch[0], moved = augment(batch[0], np.asarray(true_boxes, np.float32)[rows], generator)
             truth["box"] = fractions(moved, batch[0])
-        return batch, truth
+        return batch[0] if learning else batch, truth
 
     trained = model if learning else model.get_layer("heads")
     history = classify.optimize(trained, losses, draw, len(images), steps, learning_rate, batch_size, seed, progress)
@@ -191,7 +192,7 @@ def _sides(images):
 def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
     """Flip pictures left to right, zoom and shift them, and let the boxes follow; every box stays whole enough.
 
-    What comes into view from outside repeats the picture's border. A picture whose box would lose more than a fifth of
+    What comes into view from outside has the picture's mean colour. A picture whose box would lose more than a fifth of
     its area stays as it is (or is only flipped).
 
     Args:
@@ -215,9 +216,64 @@ def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
         if boxes.area(inside) >= 0.8 * boxes.area(there):
             x, y = offset + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
             matrix = np.float32([[scale, 0, x], [0, scale, y]])
-            images[i] = cv2.warpAffine(images[i], matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+            outside = images[i].mean((0, 1)).tolist()  # repeating the border would draw out what touches it
+            images[i] = cv2.warpAffine(images[i], matrix, (width, height), borderValue=outside)
             moved[i] = inside
     return images, moved
+
+
+def load(name, split="train", **options):
+    """Load one split of a data set as `data.load` does, with one box a picture; pictures with more are left out.
+
+    "mnist" has no boxes: its digits are put on canvases of 75×75, see `digits_on_canvas`, and `size` is passed over.
+
+    Returns:
+        data.Dataset with boxes (N, 4) and labels (N,).
+
+    Raises:
+        ValueError: as `data.load`, and where no picture has one box.
+    """
+    if name == "mnist":
+        part = data.load(name, split, **options | {"size": None})
+        images, found = digits_on_canvas(part.images, seed=("train", "val", "test").index(split))
+        return dataclasses.replace(part, images=images, boxes=found)
+    part = data.load(name, split, **options)
+    if isinstance(part.boxes, np.ndarray):
+        return part
+    kept = [i for i, found in enumerate(part.boxes or ()) if len(found) == 1]
+    if not kept:
+        raise ValueError(f"localize.load: {name} has no picture with one box; 'voc' and 'coco' read your own boxes")
+    part = part.take(kept)
+    return dataclasses.replace(part, boxes=np.concatenate(part.boxes), labels=np.concatenate(part.labels))
+
+
+def digits_on_canvas(digits, canvas=75, seed=0):
+    """Put each digit at a random place of a black canvas of its own, with the box around its ink.
+
+    Args:
+        digits: (N, h, w, 3) uint8, bright on black.
+        canvas: side in pixels.
+
+    Returns:
+        images (N, canvas, canvas, 3) uint8, and boxes (N, 4) float32, xyxy in pixels.
+
+    Raises:
+        ValueError: for a canvas that is too small, or a digit without ink.
+    """
+    digits, generator = data.as_images(digits, "digits_on_canvas"), np.random.default_rng(seed)
+    height, width = digits.shape[1:3]
+    ink = digits.max(-1) > 50  # fainter is the blur around it
+    if canvas < max(height, width):
+        raise ValueError(f"digits_on_canvas: canvas={canvas}, expected at least {max(height, width)}, a digit's side")
+    if not ink.any((1, 2)).all():
+        raise ValueError(f"digits_on_canvas: digit {ink.any((1, 2)).argmin()} has no pixel brighter than 50")
+    images, found = np.zeros((len(digits), canvas, canvas, 3), np.uint8), []
+    for image, digit, mask in zip(images, digits, ink, strict=True):
+        top, left = generator.integers(0, canvas - np.array([height, width]) + 1)
+        image[top : top + height, left : left + width] = digit
+        rows, columns = np.nonzero(mask)
+        found.append([left + columns.min(), top + rows.min(), left + columns.max() + 1, top + rows.max() + 1])
+    return images, np.float32(found)
 
 
 def scores(predicted, true):

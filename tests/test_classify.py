@@ -68,6 +68,12 @@ def test_resnet20_names_at_least_91_of_100_cifar_pictures():
     assert classify.accuracy(classify.resnet20(), test.images, test.labels) >= 0.91
 
 
+def test_backbones_are_found_by_name_and_others_are_refused():
+    assert classify.backbone("resnet20", weights=None).output.shape == (None, None, None, 64)
+    with pytest.raises(ValueError, match="name='vgg', expected one of efficientnet_lite0, resnet20, resnet50"):
+        classify.backbone("vgg")
+
+
 def test_parameter_counts_are_the_papers():
     assert classify.resnet20(weights=None).count_params() == pytest.approx(0.27e6, rel=0.03)
     assert classify.efficientnet_lite0(weights=None).count_params() == pytest.approx(4.65e6, rel=0.02)
@@ -152,23 +158,52 @@ def test_training_one_transfer_changes_neither_the_backbone_nor_another_transfer
     assert small_backbone.trainable
 
 
-def test_cached_features_train_to_the_same_loss_as_the_whole_network(small_backbone, colours):
+def test_cached_features_train_as_the_whole_network_with_standardized_features(small_backbone, colours):
     images, labels = colours
-    backend.set_seed(2)
     quick = classify.transfer(small_backbone, 3, "frozen")
+    quick.layers[-1].set_weights([np.random.default_rng(0).normal(size=(16, 3)) * 0.1, np.array([0.1, 0.0, -0.1])])
+    pooled = small_backbone.predict_on_batch(images).mean((1, 2))
+    centre, spread = pooled.mean(0), pooled.std(0) + 1e-3
     slow = keras.models.clone_model(quick)
     slow.set_weights(quick.get_weights())
     slow.get_layer("small").trainable = False
+    features = slow.get_layer("pool").output
+    kernel, bias = quick.layers[-1].get_weights()
+    top = keras.layers.Dense(3, activation="softmax")
+    slow = keras.Model(slow.input, top((features - centre) / spread))
+    top.set_weights([kernel * spread[:, None], bias + centre @ kernel])
+    np.testing.assert_allclose(slow.predict_on_batch(images), quick.predict_on_batch(images), atol=1e-5)
     cached = classify.train(quick, images, labels, steps=6, seed=4)["loss"]
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, 6)
-    slow.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy")
-    rows, generator, whole = [], np.random.default_rng(4), []
+    slow.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, 6)), classify.LOSS)
+    rows, generator, whole = np.arange(0), np.random.default_rng(4), []
     for _ in range(6):
-        rows = generator.permutation(len(images)) if len(rows) < 32 else rows
+        rows = np.concatenate([rows, generator.permutation(len(images))]) if len(rows) < 32 else rows
         whole.append(float(slow.train_on_batch(images[rows[:32]], labels[rows[:32]], return_dict=True)["loss"]))
         rows = rows[32:]
         slow.reset_metrics()
     np.testing.assert_allclose(cached, whole, atol=1e-4)
+    np.testing.assert_allclose(slow.predict_on_batch(images), quick.predict_on_batch(images), atol=1e-4)
+
+
+def test_every_picture_is_seen_once_before_any_is_seen_twice():
+    seen = []
+
+    def draw(rows, generator):
+        seen.extend(rows.tolist())
+        return np.zeros((len(rows), 1), np.float32), np.zeros((len(rows), 1), np.float32)
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    classify.optimize(model, "mse", draw, 10, steps=5, batch_size=4)
+    assert sorted(seen[:10]) == list(range(10)) == sorted(seen[10:20])
+
+
+def test_a_copied_body_gives_the_last_map_of_each_stride(small_backbone):
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
+    maps = classify.copy_body(small_backbone, strides=(2, 8)).predict_on_batch(images)
+    assert [m.shape for m in maps] == [(2, 16, 24, 8), (2, 4, 6, 16)]
+    np.testing.assert_allclose(maps[1], small_backbone.predict_on_batch(images), atol=1e-6)
+    with pytest.raises(ValueError, match="small has no feature map of stride 16; it has 1, 2, 4, 8"):
+        classify.copy_body(small_backbone, strides=(4, 16))
 
 
 def test_same_seed_same_training_and_another_seed_another(small_backbone, colours):

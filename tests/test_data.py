@@ -290,6 +290,61 @@ def test_a_cvlab_data_that_is_no_folder_is_named(monkeypatch, tmp_path):
         data.load("cifar10", "test")
 
 
+def keep_mnist(folder, **changed):
+    """An archive as Keras keeps MNIST: 5,003 training digits and 4 to test on, whose shade says which it is."""
+    shades = {"train": np.arange(5003) % 251, "test": np.arange(4)}
+    arrays = {f"x_{part}": np.full((len(s), 28, 28), s[:, None, None], np.uint8) for part, s in shades.items()}
+    arrays |= {f"y_{part}": (s % 10).astype(np.uint8) for part, s in shades.items()}
+    np.savez(folder / "mnist.npz", **arrays | changed)
+
+
+def test_the_last_5000_of_mnists_training_digits_are_its_validation_split(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    keep_mnist(tmp_path)
+    train, val, test = (data.load("mnist", split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (3, 5000, 4)
+    assert train.images.shape == (3, 28, 28, 3) and train.images.dtype == np.uint8
+    assert [*train.images[:, 5, 5, 1]] == [0, 1, 2] and [*val.images[:3, 0, 0, 0]] == [3, 4, 5]
+    assert val.labels[9] == (12 % 10) and val.class_names == tuple("0123456789")
+    assert len(data.load("mnist", "val", limit=7)) == 7
+
+
+def test_arrays_of_objects_are_never_unpickled(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    keep_mnist(tmp_path, y_test=np.array([{}, {}, {}, {}], object))
+    with pytest.raises(data.DataError, match="is not Keras' mnist.npz: .*allow_pickle"):
+        data.load("mnist", "test")
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_data_that_its_home_does_not_give_is_answered_with_three_ways_to_get_it(monkeypatch, tmp_path, name):
+    def fetch(url, target, sha256, limit):
+        raise data.DataUnavailable(f"fetch: {url} could not be saved as {target}: no network")
+
+    monkeypatch.delenv("CVLAB_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "fetch", fetch)
+    with pytest.raises(data.DataUnavailable, match="no network.* Three ways to get it: put .*; set .*; or use the toy"):
+        data.load(name, "test")
+
+
+def test_mnist_is_fetched_from_kerass_own_home_and_compared_with_its_checksum(monkeypatch, tmp_path):
+    asked = []
+
+    def fetch(url, target, sha256, limit):
+        asked.append((url, sha256, limit))
+        keep_mnist(tmp_path / "cvlab")
+        return target
+
+    monkeypatch.delenv("CVLAB_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "fetch", fetch)
+    (tmp_path / "cvlab").mkdir()
+    assert len(data.load("mnist", "test")) == len(data.load("mnist", "test")) == 4
+    assert asked == [("https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+                      "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1", 11490434)]  # fmt: skip
+
+
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty"])
 def test_a_damaged_archive_is_named(monkeypatch, tmp_path, damage):
     archive = tmp_path / "raccoon.zip"
@@ -523,3 +578,22 @@ def test_imagenet_samples_have_one_picture_a_class():
     loaded = data.load("imagenet_samples")
     assert len(loaded) == len(set(loaded.labels.tolist())) == 150
     assert loaded.class_names[loaded.labels[0]] == "great white shark"
+
+
+def test_splits_are_the_data_sets_own_or_a_tenth_of_train_set_apart(tmp_path):
+    train, val, test = data.splits("objects", size=32)
+    assert [(d.split, len(d)) for d in (train, val, test)] == [("train", 2000), ("val", 250), ("test", 500)]
+    for split, count in (("train", 30), ("test", 4)):
+        for k in range(count):
+            folder = tmp_path / split / "ab"[k % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), k, np.uint8)).save(folder / f"{k}.png")
+    train, val, test = data.splits("folder", path=tmp_path)
+    assert [(d.split, len(d)) for d in (train, val, test)] == [("train", 27), ("val", 3), ("test", 4)]
+    shades = np.concatenate([train.images, val.images])[:, 0, 0, 0]
+    assert sorted(shades.tolist()) == list(range(30))
+
+
+def test_splits_pass_errors_on_that_have_nothing_to_do_with_val():
+    with pytest.raises(ValueError, match="unknown|is not|not a"):
+        data.splits("objects", classes=["unicorn"])
