@@ -3,7 +3,20 @@
 import importlib
 
 __version__ = "1.0.0"
-__all__ = ["backend", "boxes", "check", "classify", "data", "explore", "files", "localize", "metrics", "page", "run", "show"]
+__all__ = [
+    "backend",
+    "boxes",
+    "check",
+    "classify",
+    "data",
+    "explore",
+    "files",
+    "localize",
+    "metrics",
+    "page",
+    "run",
+    "show",
+]
 
 
 def __getattr__(name):

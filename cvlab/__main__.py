@@ -31,7 +31,7 @@ def main(arguments=None):
         print(error, file=sys.stderr)
         return 2
     except run.ChapterFailed as error:
-        print("\n".join(["run: " + str(error), *error.traceback.splitlines()[-12:]]), file=sys.stderr)
+        print(f"run: {error}; the notebook as far as it got is {output.with_suffix('.failed.ipynb')}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"run: {error}", file=sys.stderr)

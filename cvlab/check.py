@@ -48,7 +48,11 @@ def judge(name, value, at_least=None, at_most=None, equals=None, digits=None):
     if kinds[0] != kinds[1]:
         return False, name, *(k.replace("numbers of shape ()", "one number").replace(" of shape ()", "") for k in kinds)
     if equals is None:
-        bounds = " and ".join(f"{sign} {b if isinstance(b, int) else f'{b:.6g}'}" for sign, b in (("≥", at_least), ("≤", at_most)) if b is not None)
+        bounds = " and ".join(
+            f"{sign} {b if isinstance(b, int) else f'{b:.6g}'}"
+            for sign, b in (("≥", at_least), ("≤", at_most))
+            if b is not None
+        )
         good = not np.isnan(given) and (at_least is None or given >= at_least) and (at_most is None or given <= at_most)
         shown = name if digits is None else f"{name} = {given:.{digits}f}"
         return bool(good), f"{shown} {bounds}".strip(), str(given[()]), bounds or "a number"

@@ -24,7 +24,7 @@ CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
 def backbone(name, **options):
-    """Build a backbone by its name: "efficientnet_lite0", "resnet20" or "resnet50", without top unless options say so."""
+    """Build "efficientnet_lite0", "resnet20" or "resnet50" by its name, without top unless the options say so."""
     known = {"efficientnet_lite0": efficientnet_lite0, "resnet20": resnet20, "resnet50": resnet50}
     if name not in known:
         raise ValueError(f"backbone: name={name!r}, expected one of {', '.join(known)}")
@@ -35,7 +35,7 @@ def resnet20(weights="cifar10", include_top=True, num_classes=10, classifier_act
     """Build the ResNet-20 that its authors designed for 32×32 pictures.
 
     Three stages of three residual blocks with 16, 32 and 64 filters; 0.27 million parameters. Projections (1×1
-    convolutions, the paper's option B; its own CIFAR networks pad, option A) carry the shortcut where the shape changes.
+    convolutions, the paper's option B; its CIFAR networks pad instead) carry the shortcut where the shape changes.
 
     Args:
         weights: "cifar10" (trained by us), None (random), or the path of a `.weights.h5` file.
