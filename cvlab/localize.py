@@ -62,14 +62,14 @@ def heads(shapes, num_classes=None, head="votes", width=96):
     if head == "votes":
         for _ in range(2):
             x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        x = layers.Conv2D(8, 1, name="votes")(x)
+        x = layers.Conv2D(8, 1, kernel_initializer="zeros", name="votes")(x)  # starts with the same box for all
         flat = ops.reshape(x, (-1, rows * columns, 8))
         trust = ops.softmax(flat[..., 4:], axis=1)  # (N, cells, 4)
         reach = ops.softplus(flat[..., :4] - 1) * np.float32([-1, -1, 1, 1])  # to the left, up, right and down
         sides = ops.sum(trust * (reach + cells(rows, columns).reshape(-1, 4)), axis=1)
         outputs = {"trust": ops.reshape(trust, (-1, rows, columns, 4))}
     else:
-        x = layers.Dense(4, name="dense")(layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x)))
+        x = layers.Dense(4, kernel_initializer="zeros", name="dense")(layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x)))
         centre, size = ops.sigmoid(x[:, :2]), ops.sigmoid(x[:, 2:])
         sides, outputs = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1), {}
     first, second = sides[:, :2], sides[:, 2:]  # early in training a left side may lie right of the right one
