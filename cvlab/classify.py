@@ -388,14 +388,14 @@ def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_
     model, rows = None, []
     for seed in seeds:
         backend.set_seed(seed)
-        fresh = transfer(backbone, len(train_set.class_names), mode, input_size)
         few = train_set if per_class is None else train_set.few(per_class, seed)
+        if model is None or mode == "scratch":  # in the other modes every seed starts from the same weights
+            fresh = transfer(backbone, len(train_set.class_names), mode, input_size)
+            start = fresh.get_weights()
         if model is None:  # one compiled graph serves all seeds, and compiling it is not training
             model = fresh
-            start = model.get_weights()
             train(model, few.images[:32], few.labels[:32], 1)
-            fresh.set_weights(start)
-        model.set_weights(fresh.get_weights())
+        model.set_weights(start)
         rate = learning_rate or LEARNING_RATES[mode]
         seconds = train(model, few.images, few.labels, steps, rate, seed=seed)["seconds"]
         scored = accuracy(model, test_set.images, test_set.labels)
