@@ -50,7 +50,11 @@ def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=
 
 
 def heads(shapes, num_classes=None, head="votes", width=96):
-    """Build the two heads alone, from feature maps of these (h, w, C) shapes, finest first. See `regressor`."""
+    """Build the two heads alone, from feature maps of these (h, w, C) shapes, finest first. See `regressor`.
+
+    Their last layer starts with zeros, so that all pictures begin with the same box, and the first steps are small:
+    from random ones, a box may shrink to nothing before it has learned, and there no IoU has a gradient.
+    """
     maps = [keras.Input(shape) for shape in shapes]
     rows, columns = shapes[0][:2]
     same = []
@@ -62,14 +66,15 @@ def heads(shapes, num_classes=None, head="votes", width=96):
     if head == "votes":
         for _ in range(2):
             x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        x = layers.Conv2D(8, 1, kernel_initializer="zeros", name="votes")(x)  # starts with the same box for all
+        x = layers.Conv2D(8, 1, kernel_initializer="zeros", name="votes")(x)
         flat = ops.reshape(x, (-1, rows * columns, 8))
         trust = ops.softmax(flat[..., 4:], axis=1)  # (N, cells, 4)
         reach = ops.softplus(flat[..., :4] - 1) * np.float32([-1, -1, 1, 1])  # to the left, up, right and down
         sides = ops.sum(trust * (reach + cells(rows, columns).reshape(-1, 4)), axis=1)
         outputs = {"trust": ops.reshape(trust, (-1, rows, columns, 4))}
     else:
-        x = layers.Dense(4, kernel_initializer="zeros", name="dense")(layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x)))
+        x = layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x))
+        x = layers.Dense(4, kernel_initializer="zeros", name="dense")(x)
         centre, size = ops.sigmoid(x[:, :2]), ops.sigmoid(x[:, 2:])
         sides, outputs = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1), {}
     first, second = sides[:, :2], sides[:, 2:]  # early in training a left side may lie right of the right one
@@ -115,7 +120,7 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
         images: (N, H, W, 3) uint8 or float32, 0–255.
         true_boxes: (N, 4) xyxy in pixels of `images`.
         labels: (N,) integers from 0, for a model with a class head; its cross-entropy is added to the box loss.
-        loss: "l1", "iou" or "giou", see `box_loss`.
+        loss: the `kind` of `box_loss`.
         augment: function of (images, boxes, numpy.random.Generator) that changes a batch, such as `augment`; not with a
             frozen backbone.
         cached: what `maps` gave for these pictures; a frozen backbone then needn't see them again.
@@ -154,9 +159,14 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
 
 def maps(model, images, progress=False):
     """Run pictures through a regressor's backbone: a list of (N, h, w, C) float32, for `train` and `predict`."""
-    pixels, (resize, body) = keras.Input((None, None, 3)), model.layers[1:3]
-    found = classify.features(keras.Model(pixels, body(resize(pixels))), images, progress=progress)
+    found = classify.features(_backbone(model), images, progress=progress)
     return found if isinstance(found, list) else [found]
+
+
+@functools.lru_cache(maxsize=4)
+def _backbone(model):
+    pixels, (resize, body) = keras.Input((None, None, 3)), model.layers[1:3]
+    return keras.Model(pixels, body(resize(pixels)))  # the same object each time, so that a graph is compiled once
 
 
 def predict(model, images, cached=None):
@@ -164,8 +174,10 @@ def predict(model, images, cached=None):
 
     Args: images: (N, H, W, 3), 0–255. cached: what `maps` gave for them; then the backbone needn't see them again.
     """
-    images = data.as_images(images, "localize.predict")
-    found = model.get_layer("heads").predict(maps(model, images) if cached is None else cached, 256, verbose=0)
+    images, heads = data.as_images(images, "localize.predict"), model.get_layer("heads")
+    cached = maps(model, images) if cached is None else cached
+    batches = [heads([m[i : i + 256] for m in cached], training=False) for i in range(0, len(images), 256)]
+    found = {key: np.concatenate([ops.convert_to_numpy(batch[key]) for batch in batches]) for key in batches[0]}
     return found | {"box": found["box"] * _sides(images)}
 
 

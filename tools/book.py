@@ -25,7 +25,8 @@ NEXT = ROOT / "_build" / "next"
 # What the pages are made from, apart from the chapters' notebooks.
 SOURCES = ("*.md", "*.bib", "_toc.yml", "_static/**/*", "chapters/**/*", "data/*/*.webp", "docs/*.webp")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PROGRESS = re.compile(r"\r|\d+%\|")
+# What is no complaint on stderr: progress bars, and what TensorFlow's libraries log when they are loaded
+CHATTER = re.compile(r"\r|\d+%\||^I\d{4} |^WARNING: All log messages before absl|^To enable the following instructions")
 
 
 def main():
@@ -92,7 +93,7 @@ def tidy(notebook):
     """Drop what differs from run to run or belongs to a live kernel only.
 
     Returns:
-        What the cells wrote to stderr, progress bars apart: readers don't see it, who builds the book should.
+        What the cells wrote to stderr, chatter apart: readers don't see it, who builds the book should.
     """
     for key in ("widgets", "papermill", "cvlab"):
         notebook.metadata.pop(key, None)
@@ -105,7 +106,7 @@ def tidy(notebook):
         kept = []
         for output in cell.outputs:
             if output.get("name") == "stderr":
-                complaints += [line for line in output.text.splitlines() if line.strip() and not PROGRESS.search(line)]
+                complaints += [line for line in output.text.splitlines() if line.strip() and not CHATTER.search(line)]
                 continue
             if "text/html" in output.get("data", {}):
                 output.data.pop(WIDGET, None)
