@@ -330,7 +330,8 @@ def _toybox(store, name, split, limit):
 
 
 def _folder(store, name, split, limit):
-    divided = bool(store.below(split))
+    tops = {f.split("/")[0] for f in store.below("") if f.count("/") >= 2}
+    divided = bool(tops & {split, "train", "val", "test"})
     files = [f for f in store.below("") if f.count("/") > divided]
     class_names = _distinct(sorted({f.split("/")[divided] for f in files}), store.path)
     files = [f for f in files if (f.startswith(f"{split}/") if divided else _drawn(f) == split)][:limit]
