@@ -546,3 +546,28 @@ def test_boxes_work_without_a_backend():
         assert not loaded, loaded
     """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_giou_equals_the_published_formula_on_ten_thousand_pairs():
+    generator = np.random.default_rng(0)
+    # Whole pixels, whose areas float32 holds exactly: what is compared is the formula, not rounding
+    corner, side = generator.integers(-50, 150, (2, 10_000, 2)), 6 * generator.integers(0, 14, (2, 10_000, 2))
+    a, b = np.concatenate([corner, corner + side], axis=-1).astype(np.float32)
+    b[:1000] = a[:1000]  # identical
+    b[1000:2000] = a[1000:2000] + (a[1000:2000, 2:3] - a[1000:2000, :1]) * np.float32([1, 0, 1, 0])  # touching
+    middle, half = (a[2000:3000, :2] + a[2000:3000, 2:]) / 2, (a[2000:3000, 2:] - a[2000:3000, :2]) / 6
+    b[2000:3000] = np.concatenate([middle - half, middle + half], axis=-1)  # nested
+    a[3000:3500, 2] = a[3000:3500, 0]  # without width
+    b[3250:3750, 2:] = b[3250:3750, :2]  # points
+    b[3400:3450] = a[3400:3450] = np.repeat(a[3400:3450, :2], 2, axis=0).reshape(50, 4)  # the same point
+    p, q = a.astype(np.float64), b.astype(np.float64)
+    area = lambda box: (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])  # noqa: E731
+    shared = np.concatenate([np.maximum(p[:, :2], q[:, :2]), np.minimum(p[:, 2:], q[:, 2:])], axis=-1)
+    intersection = np.where((shared[:, :2] < shared[:, 2:]).all(1), area(shared), 0)
+    union = area(p) + area(q) - intersection
+    hull = area(np.concatenate([np.minimum(p[:, :2], q[:, :2]), np.maximum(p[:, 2:], q[:, 2:])], axis=-1))
+    iou = np.divide(intersection, union, out=np.zeros(10_000), where=union > 0)
+    published = iou - np.divide(hull - union, hull, out=np.zeros(10_000), where=hull > 0)
+    np.testing.assert_allclose(boxes.paired_giou(a, b), published, atol=1e-6)
+    pairs = [boxes.giou(a[i : i + 500], b[i : i + 500]).diagonal() for i in range(0, 10_000, 500)]
+    np.testing.assert_allclose(np.concatenate(pairs), published, atol=1e-6)
