@@ -66,6 +66,21 @@ def table(title, contestants, reference):
         print(f"  {name:<32}{times['median_ms']:>11.2f}{times['min_ms']:>10.2f}{ratio:>34.2f}")
 
 
+def resume(name, plan, sha256):
+    """Split a plan, a list of dicts, into what `results/<name>.json` holds of it and what is left to measure.
+
+    Rows of other data, by its checksum, and rows that the plan no longer asks for, are dropped.
+
+    Returns:
+        The measured rows and the entries of the plan that are left.
+    """
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = known.get("rows", []) if known.get("sha256") == sha256 else []
+    rows = [row for row in rows if any(entry.items() <= row.items() for entry in plan)]
+    return rows, [entry for entry in plan if not any(entry.items() <= row.items() for row in rows)]
+
+
 def write(name, result):
     """Write `results/<name>.json`, whole or not at all."""
     target = RESULTS / f"{name}.json"

@@ -12,15 +12,14 @@ import json
 
 from cvlab import backend, classify, data, localize
 
-from ._timing import machine, write
+from ._timing import machine, resume, write
 
 SIDES = {"objects": 96, "raccoon": 224}  # pixels of the pictures
 FULL = {"input_size": 160, "learning_rate": 2e-3, "steps": 400, "batch_size": 64}
-KEYS = ("data", "split", "head", "loss", "input_size", "learning_rate", "steps", "batch_size", "seed")
 
 
 def plan(seeds):
-    """List what is measured, with what shares a data set and a size side by side: a dict of KEYS each."""
+    """List what is measured, with what shares a data set and a size side by side, a dict each."""
     giou = {"data": "objects", "split": "val", "head": "votes", "loss": "giou", "seed": 0}
     choices = [FULL | {"input_size": size} for size in (96, 128)]
     choices += [FULL | {"learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)]
@@ -55,13 +54,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     sha256 = data.manifest()["toybox/objects.zip"]["sha256"]
-    try:
-        known = data.results("localize")
-        rows = known["rows"] if known["sha256"] == sha256 else []
-    except data.DataUnavailable:
-        rows = []
-    done = {tuple(row[key] for key in KEYS) for row in rows}
-    todo = [run for run in plan(options.seeds) if tuple(run[key] for key in KEYS) not in done]
+    rows, todo = resume("localize", plan(options.seeds), sha256)
     backbone = classify.efficientnet_lite0(include_top=False)
     for (name, _), group in itertools.groupby(todo, lambda run: (run["data"], run["input_size"])):
         runs, cached = list(group), {}

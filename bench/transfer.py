@@ -6,11 +6,12 @@ Not a race but a measurement: `chapters/week1/transfer_learning` shows what it w
 """
 
 import argparse
+import itertools
 import json
 
 from cvlab import classify, data
 
-from ._timing import machine, write
+from ._timing import machine, resume, write
 
 PLAN = (  # network, mode, size that it sees, learning rate, steps of training by pictures a class (None: all)
     ("efficientnet_lite0", "frozen", 96, 3e-3, {5: 200, 20: 200, 100: 200, None: 200}),
@@ -27,30 +28,24 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     sha256 = data.manifest()["toybox/objects.zip"]["sha256"]
-    try:
-        known = data.results("transfer")
-        rows = known["rows"] if known["sha256"] == sha256 else []
-    except data.DataUnavailable:
-        rows = []
-    kept = ("network", "mode", "input_size", "learning_rate", "steps", "per_class", "seed")
-    done = {tuple(row[key] for key in kept) for row in rows}
+    plan = [
+        {"network": network, "mode": mode, "input_size": size, "learning_rate": rate, "steps": steps,
+         "per_class": per_class, "seed": seed}
+        for network, mode, size, rate, by_class in PLAN
+        for per_class, steps in by_class.items()
+        for seed in range(options.seeds)
+    ]  # fmt: skip
+    rows, todo = resume("transfer", plan, sha256)
     train, test = (data.load("objects", split, size=32) for split in ("train", "test"))
-    for network, mode, input_size, rate, plan in PLAN:
-        backbone = getattr(classify, network)(include_top=False)
-        for per_class, steps in plan.items():
-            how = {"network": network, "mode": mode, "input_size": input_size, "learning_rate": rate, "steps": steps}
-            seeds = [s for s in range(options.seeds) if (*how.values(), per_class, s) not in done]
-            if not seeds:
-                continue
-            new = classify.trial(backbone, train, test, mode, per_class, steps, input_size, seeds, rate)
-            rows += [how | row for row in new]
-            about = {
-                "data": "objects at 32×32",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-            }
-            write("transfer", {**about, "rows": rows})
-            print(json.dumps(new), flush=True)
+    for how, runs in itertools.groupby(todo, lambda run: {k: v for k, v in run.items() if k != "seed"}):
+        seeds = [run["seed"] for run in runs]
+        backbone = classify.backbone(how["network"])
+        new = classify.trial(backbone, train, test, how["mode"], how["per_class"], how["steps"], how["input_size"],
+                             seeds, how["learning_rate"])  # fmt: skip
+        rows += [how | row for row in new]
+        about = {"data": "objects at 32×32", "sha256": sha256, "machine": machine("keras", "tensorflow-cpu", "numpy")}
+        write("transfer", {**about, "rows": rows})
+        print(json.dumps(new), flush=True)
 
 
 if __name__ == "__main__":

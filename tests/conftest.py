@@ -46,3 +46,19 @@ def browser():
         instance = playwright.chromium.launch(executable_path=executable, args=[*QUIET, *sandbox])
         yield instance
         instance.close()
+
+
+@pytest.fixture(scope="module")
+def small_backbone():
+    """Three convolutions with batch normalization, feature maps of stride 2, 4 and 8: quick to train."""
+    import keras
+
+    from cvlab import backend
+
+    backend.set_seed(5)
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Rescaling(1 / 128, offset=-1)(pixels)
+    for filters in (8, 16, 16):
+        x = keras.layers.Conv2D(filters, 3, 2, "same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    return keras.Model(pixels, x, name="small")

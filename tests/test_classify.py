@@ -20,18 +20,6 @@ def lite0():
 
 
 @pytest.fixture(scope="module")
-def small_backbone():
-    """Three convolutions with batch normalization: quick to train."""
-    backend.set_seed(5)
-    pixels = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 128, offset=-1)(pixels)
-    for filters in (8, 16, 16):
-        x = keras.layers.Conv2D(filters, 3, 2, "same")(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    return keras.Model(pixels, x, name="small")
-
-
-@pytest.fixture(scope="module")
 def colours():
     """Pictures of three noisy colours, which any classifier learns."""
     generator = np.random.default_rng(0)

@@ -11,18 +11,6 @@ from cvlab import backend, boxes, data, localize
 
 
 @pytest.fixture(scope="module")
-def small_backbone():
-    """Three convolutions, with feature maps of stride 2, 4 and 8."""
-    backend.set_seed(5)
-    pixels = keras.Input((None, None, 3))
-    x = keras.layers.Rescaling(1 / 128, offset=-1)(pixels)
-    for filters in (8, 16, 16):
-        x = keras.layers.Conv2D(filters, 3, 2, "same")(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-    return keras.Model(pixels, x, name="small")
-
-
-@pytest.fixture(scope="module")
 def rectangles():
     """96 pictures, 32 high and 48 wide, with a bright red or green rectangle each: images, boxes, labels."""
     generator = np.random.default_rng(0)
