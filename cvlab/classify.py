@@ -204,7 +204,7 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     return keras.Model(pixels, x, name=f"{backbone.name}_{mode}")
 
 
-def copy_body(backbone, mode="frozen", strides=None):
+def copy_body(backbone, mode="frozen", strides=None, name=None):
     """Copy a backbone for a head of another kind to stand on; `transfer` says what the modes do.
 
     Args:
@@ -212,6 +212,7 @@ def copy_body(backbone, mode="frozen", strides=None):
         mode: "frozen", "fine_tune" or "scratch".
         strides: pixels of the picture that a cell of each wanted feature map stands for, such as (8, 16, 32); None for
             the last map alone.
+        name: of the copy; None for the backbone's own.
 
     Returns:
         keras.Model from pixels to its last map, or to a list with the last map of each stride.
@@ -236,9 +237,9 @@ def copy_body(backbone, mode="frozen", strides=None):
         if missing := [stride for stride in strides if stride not in last]:
             raise ValueError(f"copy_body: {backbone.name} has no feature map of stride {missing[0]}; it has "
                              f"{', '.join(map(str, sorted(last)))}")  # fmt: skip
-        body = keras.Model(body.input, [last[stride] for stride in strides], name=backbone.name)
+        body = keras.Model(body.input, [last[stride] for stride in strides], name=name or backbone.name)
     body.trainable = mode != "frozen"
-    for layer in _layers(body):
+    for layer in all_layers(body):
         if isinstance(layer, keras.layers.BatchNormalization):
             # Not `body(x, training=False)`: Keras 3 overrules it when the model around is called with training=True.
             layer.trainable = mode == "scratch"
@@ -247,10 +248,11 @@ def copy_body(backbone, mode="frozen", strides=None):
     return body
 
 
-def _layers(model):
+def all_layers(model):
+    """Go through the layers of a model, and of the models that are its layers."""
     for layer in model.layers:
         yield layer
-        yield from _layers(layer) if hasattr(layer, "layers") else ()
+        yield from all_layers(layer) if hasattr(layer, "layers") else ()
 
 
 def features(model, images, batch_size=64, progress=False):

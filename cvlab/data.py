@@ -180,7 +180,7 @@ def weights(name):
 
     Raises: ValueError for an unknown name; DataUnavailable or DataError as `load` does.
     """
-    known = [key[8:-11] for key in manifest() if key.startswith("weights/")]
+    known = [key[8:-11] for key in manifest() if key.endswith(".weights.h5")]
     if name not in known:
         raise ValueError(f"weights: {name!r} is not among the embedded weights: {', '.join(sorted(known))}")
     return whole(f"weights/{name}.weights.h5", f"weights: {name}")

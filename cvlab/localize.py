@@ -30,7 +30,7 @@ def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=
         num_classes: int; None leaves the class head out.
         mode: of the backbone: "frozen", "fine_tune" or "scratch" (see `classify.transfer`).
         input_size: side in pixels that pictures are resized to inside the model.
-        strides: of the feature maps that the box head sees, finest first; the class head sees the last.
+        strides: of the feature maps that the box head sees, in any order; the class head sees the coarsest.
         head: "votes" or "dense".
 
     Returns:
@@ -45,18 +45,20 @@ def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=
     body = classify.copy_body(backbone, mode, strides)
     pixels = keras.Input((None, None, 3), name="pixels")
     maps = body(layers.Resizing(input_size, input_size, name="resize")(pixels))
+    body = keras.Model(pixels, maps, name="body")  # a model of its own, which `maps` runs alone
     outputs = heads([m.shape[1:] for m in maps], num_classes, head)
-    return keras.Model(pixels, outputs(maps), name=f"{backbone.name}_{head}")
+    return keras.Model(pixels, outputs(body(pixels)), name=f"{backbone.name}_{head}")
 
 
 def heads(shapes, num_classes=None, head="votes", width=96):
-    """Build the two heads alone, from feature maps of these (h, w, C) shapes, finest first. See `regressor`.
+    """Build the two heads alone, from feature maps of these (h, w, C) shapes, in any order. See `regressor`.
 
     Their last layer starts with zeros, so that all pictures begin with the same box, and the first steps are small:
     from random ones, a box may shrink to nothing before it has learned, and there no IoU has a gradient.
     """
     maps = [keras.Input(shape) for shape in shapes]
-    rows, columns = shapes[0][:2]
+    by_size = sorted(maps, key=lambda m: -m.shape[1] * m.shape[2])  # finest first
+    rows, columns = by_size[0].shape[1:3]
     same = []
     for features in maps:  # to one number of channels and one size
         x = layers.Conv2D(64, 1)(features)
@@ -80,7 +82,7 @@ def heads(shapes, num_classes=None, head="votes", width=96):
     first, second = sides[:, :2], sides[:, 2:]  # early in training a left side may lie right of the right one
     outputs["box"] = ops.concatenate([ops.minimum(first, second), ops.maximum(first, second)], axis=-1)
     if num_classes:
-        pooled = layers.GlobalAveragePooling2D(name="pool")(maps[-1])
+        pooled = layers.GlobalAveragePooling2D(name="pool")(by_size[-1])
         outputs["class"] = layers.Dense(num_classes, activation="softmax", name="class")(pooled)
     return keras.Model(maps, outputs, name="heads")
 
@@ -123,27 +125,32 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
         loss: the `kind` of `box_loss`.
         augment: function of (images, boxes, numpy.random.Generator) that changes a batch, such as `augment`; not with a
             frozen backbone.
-        cached: what `maps` gave for these pictures; a frozen backbone then needn't see them again.
+        cached: what `maps` gave for these pictures; a frozen backbone then needn't see them again. Not for one that
+            learns.
         steps, learning_rate, batch_size, seed, progress: as in `classify.train`.
 
     Returns:
         dict: "loss", a list of the loss of each step, and "seconds".
 
     Raises:
-        ValueError: for boxes or labels that don't fit the pictures or the model.
+        ValueError: for boxes, labels or maps that don't fit the pictures or the model.
     """
     began = time.perf_counter()
     images = data.as_images(images, "localize.train")
     targets, losses = {"box": fractions(true_boxes, images)}, {"box": _loss(loss)}
     if "class" in model.output:
-        if np.shape(labels) != (len(images),):
-            raise ValueError(f"localize.train: labels have shape {np.shape(labels)}, expected ({len(images)},), as the "
-                             "model has a class head")  # fmt: skip
-        targets["class"], losses["class"] = np.asarray(labels), classify.LOSS
-    learning = any(layer.trainable_weights for layer in model.layers if layer.name != "heads")
+        labels, classes = np.asarray(labels), model.output["class"].shape[-1]
+        if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
+            values = f" and values {labels.min()}…{labels.max()}" if labels.ndim else ""
+            raise ValueError(f"localize.train: labels have shape {labels.shape}{values}; expected ({len(images)},) and "
+                             f"0…{classes - 1}, as the model has a class head")  # fmt: skip
+        targets["class"], losses["class"] = labels, classify.LOSS
+    learning = bool(model.get_layer("body").trainable_weights)
     if not learning and augment is not None:
         raise ValueError("localize.train: augment needs a backbone that learns; a frozen one sees each picture once")
-    inputs = [images] if learning else (maps(model, images, progress) if cached is None else cached)
+    if learning and cached is not None:
+        raise ValueError("localize.train: cached needs a frozen backbone; the maps of one that learns change")
+    inputs = [images] if learning else _maps(model, images, cached, progress)
 
     def draw(rows, generator):
         batch, truth = [x[rows] for x in inputs], {key: target[rows] for key, target in targets.items()}
@@ -159,26 +166,34 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
 
 def maps(model, images, progress=False):
     """Run pictures through a regressor's backbone: a list of (N, h, w, C) float32, for `train` and `predict`."""
-    found = classify.features(_backbone(model), images, progress=progress)
+    found = classify.features(model.get_layer("body"), images, progress=progress)
     return found if isinstance(found, list) else [found]
 
 
-@functools.lru_cache(maxsize=4)
-def _backbone(model):
-    pixels, (resize, body) = keras.Input((None, None, 3)), model.layers[1:3]
-    return keras.Model(pixels, body(resize(pixels)))  # the same object each time, so that a graph is compiled once
+def _maps(model, images, cached, progress=False):
+    """Give the maps that were kept, where they fit these pictures, or else compute them."""
+    if cached is None:
+        return maps(model, images, progress)
+    wanted = [(len(images), *m.shape[1:]) for m in model.get_layer("heads").inputs]
+    found = [np.shape(m) for m in cached] if isinstance(cached, (list, tuple)) else np.shape(cached)
+    if found != wanted:
+        raise ValueError(f"localize: cached has shapes {found}, expected {wanted}, as `maps` gives for these pictures")
+    return cached
 
 
 def predict(model, images, cached=None):
     """Give what a regressor says of pictures: {"box": (N, 4) float32, xyxy in pixels, …} with all that the model gives.
 
+    Sides beyond the picture's border are put on it. As the true box lies within, no IoU becomes lower by that.
+
     Args: images: (N, H, W, 3), 0–255. cached: what `maps` gave for them; then the backbone needn't see them again.
+    Raises: ValueError for images or maps that don't fit.
     """
     images, heads = data.as_images(images, "localize.predict"), model.get_layer("heads")
-    cached = maps(model, images) if cached is None else cached
+    cached = _maps(model, images, cached)
     batches = [heads([m[i : i + 256] for m in cached], training=False) for i in range(0, len(images), 256)]
     found = {key: np.concatenate([ops.convert_to_numpy(batch[key]) for batch in batches]) for key in batches[0]}
-    return found | {"box": found["box"] * _sides(images)}
+    return found | {"box": np.clip(found["box"], 0, 1) * _sides(images)}
 
 
 def fractions(true_boxes, images):

@@ -26,7 +26,7 @@ def export(model, name, licence):
         with h5py.File(wide) as source, h5py.File(narrow, "w") as out:
             source.visititems(lambda path, node: _copy(path, node, out))
         os.replace(narrow, target)
-    _note(f"weights/{target.name}", target, licence)
+    enter(target, licence)
     return target
 
 
@@ -43,10 +43,11 @@ def _copy(path, node, out):
     dataset.attrs.update(node.attrs)
 
 
-def _note(key, path, licence):
+def enter(path, licence):
+    """Enter a file of `data/weights` into the manifest, with its checksum, size and licence."""
     manifest = DATA / "manifest.json"
     content = json.loads(manifest.read_text()) if manifest.exists() else {"files": {}}
-    content["files"][key] = {
+    content["files"][f"weights/{path.name}"] = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
         "licence": licence,
