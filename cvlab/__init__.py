@@ -14,6 +14,7 @@ __all__ = [
     "localize",
     "metrics",
     "page",
+    "propose",
     "retinanet",
     "run",
     "show",

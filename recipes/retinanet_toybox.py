@@ -5,12 +5,15 @@
 
 EfficientNet-Lite0's ImageNet weights at the start. In the first round the backbone rests, so that heads that know
 nothing yet don't spoil it; then everything learns but batch normalization, in rounds of Adam whose learning rate falls
-from the round's own to zero. Each round ends with a checkpoint and its AP on `val`; `test` is looked at once.
+from the round's own to zero; the last sees pictures that are nearly as they are. Each round ends with a checkpoint and
+its AP on `val`; `test` is looked at once.
 """
 
 import argparse
+import functools
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,7 +25,13 @@ from cvlab import backend, data, retinanet
 
 NAME = "retinanet_toybox"
 BUILD = Path(__file__).resolve().parents[1] / ".build" / NAME
-ROUNDS = ((300, 1e-3), (2000, 6e-4), (2000, 5e-4), (2000, 3e-4))  # steps of 8 pictures, learning rate
+STRONG, MILD = {}, {"zoom": (0.85, 1.2), "shift": 0.08, "colour": 0.1}
+ROUNDS = (  # steps of 8 pictures, learning rate, changes of the pictures
+    (300, 1e-3, STRONG),
+    (2000, 6e-4, STRONG),
+    (2000, 5e-4, STRONG),
+    (2000, 4e-4, MILD),
+)
 
 
 def main():
@@ -38,7 +47,7 @@ def main():
     BUILD.mkdir(parents=True, exist_ok=True)
     backend.set_seed(options.seed)
     model = retinanet.build(config)
-    for number, (steps, learning_rate) in enumerate(ROUNDS):
+    for number, (steps, learning_rate, changes) in enumerate(ROUNDS):
         checkpoint = BUILD / f"round_{number}.weights.h5"
         if checkpoint.exists():
             retinanet.restore(checkpoint, model=model)
@@ -46,7 +55,8 @@ def main():
         began = time.perf_counter()
         retinanet.trainable(model, "*" if number else ["fpn/*", "box_head/*", "class_*"])
         losses = retinanet.train(model, train.images, train.boxes, train.labels, steps, learning_rate,
-                                 augment=retinanet.augment, seed=1000 * options.seed + number)["loss"]  # fmt: skip
+                                 augment=functools.partial(retinanet.augment, **changes),
+                                 progress=sys.stderr.isatty(), seed=1000 * options.seed + number)["loss"]  # fmt: skip
         scored = score(model, val)
         retinanet.save(model, checkpoint)
         print(f"round {number}: loss {sum(losses[-50:]) / 50:.3f}, val {scored}, {time.perf_counter() - began:.0f} s",
