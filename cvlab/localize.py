@@ -66,8 +66,8 @@ def heads(shapes, num_classes=None, head="votes", width=96):
     x = layers.Concatenate()(same) if len(same) > 1 else same[0]
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     if head == "votes":
-        for _ in range(2):
-            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        for _ in range(2):  # with Keras' own first weights, one seed in five learned more slowly than the others
+            x = layers.Conv2D(width, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Conv2D(8, 1, kernel_initializer="zeros", name="votes")(x)
         flat = ops.reshape(x, (-1, rows * columns, 8))
         trust = ops.softmax(flat[..., 4:], axis=1)  # (N, cells, 4)

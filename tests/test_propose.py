@@ -279,9 +279,7 @@ def test_diversity_adds_proposals():
 
 def test_float_pictures_give_what_bytes_give():
     image = toys(1, 48, seed=6)[0][0]
-    np.testing.assert_array_equal(
-        propose.selective_search(image.astype(np.float32)), propose.selective_search(image)
-    )
+    np.testing.assert_array_equal(propose.selective_search(image.astype(np.float32)), propose.selective_search(image))
 
 
 @pytest.mark.parametrize("options", [{"similarities": ()}, {"similarities": "colour"}, {"similarities": ("shape",)},
