@@ -158,7 +158,7 @@ def tile(pictures: list[np.ndarray], columns: int, side: int, gap: int = 4, pape
 
 def rendered(part: str, split: str) -> list[int]:
     """Say which pictures of a split are there."""
-    return [i for i in range(render.COUNTS[part][split]) if render.picture_file(part, split, i).exists()]
+    return [i for i in range(render.pictures_in(part, split)) if render.picture_file(part, split, i).exists()]
 
 
 def spread(part: str, split: str, count: int) -> list[int]:
