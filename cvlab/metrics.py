@@ -1,4 +1,4 @@
-"""Scores: how good are the boxes that a detector finds, and how far do repeated runs spread?"""
+"""Scores: how good are boxes and label maps that a network finds, and how far do repeated runs spread?"""
 
 import contextlib
 import io
@@ -73,6 +73,49 @@ def detection_scores(true_boxes, true_labels, boxes, labels, scores, class_names
     }
     return {name: float(part.mean()) if part.size else math.nan for name, part in parts.items()} | {
         "AP50_by_class": by_class
+    }
+
+
+def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = None) -> dict:
+    """Score label maps by how well each class overlaps; all pictures count together.
+
+    Args:
+        y_true: (..., H, W) integers: each pixel's class, or `ignore`.
+        y_pred: of the same shape: what was predicted.
+        num_classes: int; classes run from 0 to num_classes − 1.
+        ignore: label of void pixels in y_true, which don't count, whatever is predicted there.
+
+    Returns:
+        A dict: `"IoU"` and `"Dice"`, (C,) float64 in [0, 1], nan for a class that neither map shows; `"mean IoU"` and
+        `"mean Dice"` over the other classes; `"frequency-weighted IoU"`, weighted by each class's true pixels; `"pixel
+        accuracy"`; and `"confusion"`, (C, C) int64, the pixels by true class (row) and predicted class (column).
+
+    Raises:
+        ValueError: for maps that don't fit each other, labels outside the classes, and no pixel that counts.
+    """
+    y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
+    if y_true.shape != y_pred.shape:
+        raise ValueError(f"segmentation_scores: y_true has shape {y_true.shape}, y_pred {y_pred.shape}; expected one")
+    counts = np.ones(y_true.shape, bool) if ignore is None else y_true != ignore
+    true, found = y_true[counts].astype(np.int64), y_pred[counts].astype(np.int64)
+    if not true.size:
+        raise ValueError(f"segmentation_scores: y_true, of shape {y_true.shape}, has no pixel that counts")
+    for name, labels in (("y_true", true), ("y_pred", found)):
+        if labels.min() < 0 or labels.max() >= num_classes:
+            bad = labels[(labels < 0) | (labels >= num_classes)][0]
+            raise ValueError(f"segmentation_scores: {name} holds {bad}, expected classes from 0 to {num_classes - 1}")
+    confusion = np.bincount(true * num_classes + found, minlength=num_classes**2).reshape(num_classes, num_classes)
+    right, of_true, of_found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    with np.errstate(invalid="ignore"):
+        iou, dice = right / (of_true + of_found - right), 2 * right / (of_true + of_found)
+    return {
+        "IoU": iou,
+        "Dice": dice,
+        "mean IoU": float(np.nanmean(iou)),
+        "mean Dice": float(np.nanmean(dice)),
+        "frequency-weighted IoU": float(np.nansum(iou * of_true) / of_true.sum()),
+        "pixel accuracy": float(right.sum() / confusion.sum()),
+        "confusion": confusion,
     }
 
 

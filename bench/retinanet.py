@@ -1,0 +1,115 @@
+"""Time our RetinaNet beside keras-hub's: one training step, and decoding with suppression, on the same body and levels.
+
+    pip install --no-deps keras-hub kagglehub    # not among the project's requirements
+    python -m bench.retinanet                    # three minutes on two CPU cores; writes results/retinanet.json
+
+ResNet-18 from keras-hub, 256×256, levels P3 to P7, 256 channels, heads of four convolutions, 20 classes, batches of 4,
+random weights, batch normalization learning in both. A step is what each needs from pictures and boxes to new weights:
+theirs matches anchors in the graph, ours in NumPy before it. Their step is the compiled function alone, without `fit`
+around it, and their decoder is timed compiled, too, on the outputs of one and the same network.
+"""
+
+import functools
+
+import keras
+import numpy as np
+
+from cvlab import backend, classify, retinanet
+
+from ._timing import machine, side_by_side, table, write
+
+SIDE, BATCH, CLASSES = 256, 4, 20
+
+
+def encoder():
+    """Build keras-hub's ResNet-18 with random weights."""
+    import keras_hub
+
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[2, 2, 2, 2], stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block",
+        image_shape=(SIDE, SIDE, 3),
+    )  # fmt: skip
+
+
+def theirs():
+    """Build keras-hub's detector, compiled with the losses that it comes with."""
+    import keras_hub
+
+    body = keras_hub.models.RetinaNetBackbone(encoder(), 3, 7, use_p5=False, image_shape=(SIDE, SIDE, 3))
+    model = keras_hub.models.RetinaNetObjectDetector(body, CLASSES, bounding_box_format="xyxy")
+    model.compile(keras.optimizers.Adam(1e-4), jit_compile=False)
+    return model
+
+
+def ours():
+    """Build our detector on the same body."""
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    config = retinanet.RetinaNetConfig(names, "resnet50", SIDE, (8, 16, 32, 64, 128), (32, 64, 128, 256, 512),
+                                       channels=256, depth=4)  # fmt: skip
+    source = encoder()
+    body = keras.Model(source.input, [source.pyramid_outputs[level] for level in ("P3", "P4", "P5")], name="backbone")
+    return retinanet.build(config, body=body)
+
+
+def batch(generator):
+    """Draw pictures of noise and three boxes in each."""
+    images = generator.uniform(0, 255, (BATCH, SIDE, SIDE, 3)).astype("float32")
+    corner, size = generator.uniform(0, 150, (BATCH, 3, 2)), generator.uniform(30, 100, (BATCH, 3, 2))
+    return images, np.float32(np.concatenate([corner, corner + size], -1)), generator.integers(0, CLASSES, (BATCH, 3))
+
+
+def main():
+    backend.set_seed(0)
+    generator = np.random.default_rng(0)
+    images, true_boxes, labels = batch(generator)
+    reference, model = theirs(), ours()
+    target = {"boxes": true_boxes, "labels": labels.astype("float32")}
+    counts = {"keras-hub": reference.count_params(), "cvlab": model.count_params()}
+    print(counts)
+    reference.make_train_function()
+    stream = iter(repeat(images, target))
+
+    def their_step():
+        return float(keras.tree.flatten(reference.train_function(stream))[0])
+
+    losses, sizes = retinanet._losses(2.0, 0.25), [(SIDE, SIDE)] * BATCH
+
+    def draw(rows, generator):
+        return images, retinanet.targets(model.config, true_boxes, labels, sizes)
+
+    step = functools.partial(classify.optimize, model, losses, draw, BATCH, 1, 1e-4, BATCH)
+    steps = side_by_side({"keras-hub": their_step, "cvlab": step}, rounds=9)
+    table("a training step of 4 pictures", steps, "keras-hub")
+
+    logits = generator.normal(-5, 1.5, (BATCH, len(model.config.anchors()), CLASSES)).astype("float32")
+    offsets = generator.normal(0, 1, (*logits.shape[:2], 4)).astype("float32")
+    anchors, scale = model.config.anchors(), np.float32(retinanet.VARIANCES)
+    outputs = {
+        "bbox_regression": keras.ops.convert_to_tensor(offsets * scale),
+        "cls_logits": keras.ops.convert_to_tensor(logits),
+    }
+    decode = backend.jit(lambda out: reference.decode_predictions(out, images))
+
+    def their_boxes():
+        return keras.tree.map_structure(np.asarray, decode(outputs))
+
+    def our_boxes():
+        return [retinanet.suppress(z, d, anchors, candidates=1000) for z, d in zip(logits, offsets)]
+
+    decoding = side_by_side({"keras-hub": their_boxes, "cvlab": our_boxes}, rounds=21)
+    table("decoding and suppression of 4 pictures", decoding, "keras-hub")
+    write("retinanet", {
+        "command": "python -m bench.retinanet", "machine": machine("keras", "keras-hub", "tensorflow-cpu", "numpy"),
+        "parameters": counts, "step": steps, "decoding": decoding,
+    })  # fmt: skip
+
+
+def repeat(images, target):
+    """Give Keras the same batch for ever."""
+    while True:
+        yield images, target
+
+
+if __name__ == "__main__":
+    main()
