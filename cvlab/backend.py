@@ -86,18 +86,33 @@ def value_and_grad(fn):
     return wrapped
 
 
-def jit(fn, xla=False):
-    """Compile `fn` for repeated calls with tensors of the same shapes.
+def jit(fn, xla=False, reads=()):
+    """Compile `fn`, which branches and loops on no tensor, for repeated calls with tensors of the same shapes.
 
     On TensorFlow this is a graph (`tf.function`), and XLA only where `xla=True`: on a CPU, XLA makes element-wise
     formulas several times faster and the gradients of depthwise convolutions several times slower. JAX always
     compiles with XLA. PyTorch runs eagerly, with gradients off when none is asked for.
+
+    Args:
+        fn: a function of tensors, written with `keras.ops`.
+        xla: compile with XLA on TensorFlow too.
+        reads: the Keras variables that `fn` reads. Each call then finds them as they are; JAX would keep the values
+            that they had when it compiled.
     """
     module, active = _module(), name()
     if active == "tensorflow":
-        return module.function(fn, jit_compile=xla, reduce_retracing=True)
+        compiled = module.function(fn, jit_compile=xla, reduce_retracing=True, autograph=False)
+        compiled._omit_frequent_tracing_warning = True  # which takes one function for each of five models for a mistake
+        return compiled
     if active == "jax":
-        return module.jit(fn)
+        import keras
+
+        def with_values(values, *args):
+            with keras.StatelessScope(state_mapping=list(zip(reads, values))):
+                return fn(*args)
+
+        compiled = module.jit(with_values if reads else fn)
+        return (lambda *args: compiled([variable.value for variable in reads], *args)) if reads else compiled
     return fn
 
 

@@ -24,8 +24,8 @@ CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
 def backbone(name, **options):
-    """Build "efficientnet_lite0", "resnet20" or "resnet50" by its name, without top unless the options say so."""
-    known = {"efficientnet_lite0": efficientnet_lite0, "resnet20": resnet20, "resnet50": resnet50}
+    """Build a network of this module by its function's name, without top unless the options say so."""
+    known = {fn.__name__: fn for fn in (efficientnet_lite0, resnet20, resnet50, alexnet, zfnet)}
     if name not in known:
         raise ValueError(f"backbone: name={name!r}, expected one of {', '.join(known)}")
     return known[name](**{"include_top": False, **options})
@@ -118,6 +118,57 @@ def efficientnet_lite0(weights="imagenet", include_top=True, num_classes=1000, c
     x = bn(conv(x, 1280, 1, 1, "head"), "head")
     return _finish("efficientnet_lite0", "imagenet", 1000, pixels, x, weights, include_top, num_classes,
                    classifier_activation)  # fmt: skip
+
+
+def alexnet(weights="toybox", include_top=True, num_classes=9, classifier_activation="softmax"):
+    """Build an AlexNet for 96×96 pictures: five convolutions, the first with 11×11 filters and stride 4.
+
+    A third of the paper's filters in the first layer, a quarter in the others (32, 64, 96, 96, 64; 0.26 million
+    parameters); pooling over 2×2 cells that don't overlap, no response normalization, and global average pooling in the
+    place of two dense layers.
+
+    Args:
+        weights: "toybox" (trained by us on photographs, then on toys), None (random), or the path of a `.weights.h5` file.
+        include_top: with pooling and dense layer, `(N, num_classes)`; without, feature maps `(N, H/32, W/32, 64)`.
+        num_classes: int; with weights="toybox" and the top it must be 9.
+        classifier_activation: "softmax" for probabilities, None for logits.
+
+    Returns:
+        keras.Model from pixels 0–255 `(N, H, W, 3)`; its layers are conv1, relu1, pool1, conv2, ….
+
+    Source: Krizhevsky et al., ImageNet classification with deep convolutional neural networks, NeurIPS 2012.
+    """
+    return _five_convolutions("alexnet", (11, 4), (5, 1), weights, include_top, num_classes, classifier_activation)
+
+
+def zfnet(weights="toybox", include_top=True, num_classes=9, classifier_activation="softmax"):
+    """Build the ZFNet that matches `alexnet`: first filters of 7×7 with stride 2, and stride 2 in the second layer.
+
+    From the first pooling on, its maps are twice as wide; from the second convolution on, of the same size. All else,
+    Args and Returns are those of `alexnet`.
+
+    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.1.
+    """
+    return _five_convolutions("zfnet", (7, 2), (5, 2), weights, include_top, num_classes, classifier_activation)
+
+
+def _five_convolutions(name, first, second, weights, include_top, num_classes, activation):
+    """Build what AlexNet and ZFNet share around their first two layers, each given as (kernel, stride)."""
+    import keras
+    from keras import layers
+
+    pixels = keras.Input((None, None, 3), name="pixels")
+    x = layers.Rescaling(1 / 64, offset=-2, name="normalize")(pixels)
+    for number, (filters, (kernel, stride)) in enumerate(
+        zip((32, 64, 96, 96, 64), (first, second, (3, 1), (3, 1), (3, 1))), 1
+    ):
+        # The first filters start small, as in the papers: what is seen in them afterwards was learned.
+        start = keras.initializers.RandomNormal(stddev=0.01) if number == 1 else "he_normal"
+        x = layers.Conv2D(filters, kernel, stride, "same", kernel_initializer=start, name=f"conv{number}")(x)
+        x = layers.ReLU(name=f"relu{number}")(x)
+        if number in (1, 2, 5):
+            x = layers.MaxPooling2D(2, name=f"pool{number}")(x)
+    return _finish(name, "toybox", 9, pixels, x, weights, include_top, num_classes, activation)
 
 
 def _finish(name, trained_on, trained_classes, pixels, features, weights, include_top, num_classes, activation):

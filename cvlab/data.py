@@ -32,7 +32,7 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
                  "cars that always stand on pavement, and the rule turned round"),
     "cifar10": ("folder", "cifar10.zip", ("train", "test"), "60,000 pictures, ten classes, 32×32",
                 "no licence stated; for research", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "camvid": ("labelled", "camvid.zip", ("train", "val"), "street scenes with eleven classes and void, 480×360",
+    "camvid": ("masks", "camvid.zip", ("train", "val", "test"), "street scenes with eleven classes and void, 480×360",
                "no licence stated; for research", "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"),
     "raccoon": ("voc", "raccoon.zip", ("train", "val"), "200 photographs of raccoons with boxes",
                 "MIT", "https://github.com/datitran/raccoon_dataset"),
@@ -45,6 +45,7 @@ OWN = {
     "folder": "a folder of pictures, <split>/<class>/picture.jpg or <class>/picture.jpg",
     "voc": "Pascal VOC, images/*.jpg (or JPEGImages) and annotations/*.xml (or Annotations)",
     "coco": "COCO, <split>.json (or annotations/<split>.json) and its pictures",
+    "masks": "label maps, <split>/images/*.jpg, <split>/labels/*.png and classes.txt (the last class may be void)",
 }
 HOMES = {  # name: (address, bytes, sha256) of what can be downloaded
     "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
@@ -64,7 +65,8 @@ class Dataset:
         labels: (N,) int64 where a picture has one class; a list of (n,) int64, a class a box, where it has several.
         class_names: names in order of the label, from 0; background is no class.
         boxes: (N, 4) float32 or a list of (n, 4): [x_min, y_min, x_max, y_max] in pixels, edges at pixel borders.
-        masks: (N, H, W) uint8; the toy's own pixels (1) where there is one toy, else each pixel's class.
+        masks: (N, H, W) uint8; the toy's own pixels (1) where there is one toy, else each pixel's class; a list
+            of (H, W) where sizes differ.
         mask_names: what the values of `masks` mean.
         instances: (N, H, W) uint8; 0 nothing, k the k-th box.
         parts, part_names: (N, H, W) uint8, 0 none, else the index into `part_names`.
@@ -120,9 +122,9 @@ def load(name, split="train", *, path=None, size=None, limit=None, classes=None)
     """Load one split of a data set.
 
     Args:
-        name: a name from `available()`, or "folder", "voc" or "coco" for data of your own at `path`.
+        name: a name from `available()`, or "folder", "voc", "coco" or "masks" for data of your own at `path`.
         split: e.g. "train", "val" or "test"; `describe(name)` lists them.
-        path: folder or zip archive of your own data; only with "folder", "voc" and "coco".
+        path: folder or zip archive of your own data; only with "folder", "voc", "coco" and "masks".
         size: side in pixels; pictures are resized to size × size (by area), and masks by nearest neighbour.
         limit: read the first so many pictures only.
         classes: keep pictures of these class names only, numbered in this order (data with one class a picture).
@@ -393,13 +395,35 @@ def _imagenet_samples(store, name, split, limit):
     return Dataset(name, split, store.pictures(files), labels, imagenet_classes())
 
 
-def _labelled(store, name, split, limit):
-    """Read pictures with label maps: <split>/images, <split>/labels and classes.txt, whose last class is void."""
-    files = store.below(f"{split}/images")[:limit]
-    maps = [file.replace("/images/", "/labels/").rsplit(".", 1)[0] + ".png" for file in files]
-    names = tuple(store.read("classes.txt").decode().split())
-    return Dataset(name, split, store.pictures(files), masks=store.pictures(maps, None), mask_names=names,
-                   class_names=tuple(n for n in names if n != "void"))  # fmt: skip
+def _masks(store, name, split, limit):
+    """Read pictures with label maps, whose values are lines of classes.txt, counted from 0."""
+    lines = store.read("classes.txt").decode().splitlines() if "classes.txt" in store.names else []
+    names = _distinct([line.strip() for line in lines if line.strip()], f"{store.path}: classes.txt")
+    if not names:
+        raise DataError(f"{store.path}: no classes.txt with a class a line; expected {OWN['masks']}")
+    if "void" in names[:-1]:
+        raise DataError(f"{store.path}: classes.txt has void in line {names.index('void') + 1}, expected in the last")
+    divided = not store.below("images")
+    top = f"{split}/" if divided else ""
+    files = [file for file in store.below(f"{top}images") if divided or _drawn(file) == split][:limit]
+    if not files:
+        raise DataError(f"{store.path}: no pictures for split {split!r}; expected {OWN['masks']}")
+    maps = [f"{top}labels/{file[len(f'{top}images/') :].rsplit('.', 1)[0]}.png" for file in files]
+    if missing := [pair for pair in zip(maps, files) if pair[0] not in store.names]:
+        raise DataError("{}: no label map {} for {}".format(store.path, *missing[0]))
+    images, masks = store.pictures(files), store.pictures(maps, None)
+    for file, mask, image in zip(maps, masks, images, strict=True):
+        if mask.ndim != 2:
+            raise DataError(f"{store.path}: {file} is in colours, expected the number of a class at each pixel")
+        if mask.shape != image.shape[:2]:
+            raise DataError(f"{store.path}: {file} has {mask.shape[1]}×{mask.shape[0]} pixels, its picture "
+                            f"{image.shape[1]}×{image.shape[0]}")  # fmt: skip
+        if mask.max() >= len(names):
+            raise DataError(f"{store.path}: {file} holds {mask.max()}, expected 0…{len(names) - 1}, as classes.txt has "
+                            f"{len(names)} lines")  # fmt: skip
+    masks = masks.astype(np.uint8) if isinstance(masks, np.ndarray) else [mask.astype(np.uint8) for mask in masks]
+    return Dataset(name, split, images, class_names=names[:-1] if names[-1] == "void" else names, masks=masks,
+                   mask_names=names)  # fmt: skip
 
 
 def _voc(store, name, split, limit):
@@ -505,7 +529,7 @@ def _read_coco(store, file, limit):
 
 
 READERS = {"toybox": _toybox, "folder": _folder, "cifar_binary": _cifar_binary, "mnist": _mnist,
-           "imagenet": _imagenet_samples, "labelled": _labelled, "voc": _voc, "coco": _coco}  # fmt: skip
+           "imagenet": _imagenet_samples, "masks": _masks, "voc": _voc, "coco": _coco}  # fmt: skip
 
 
 def _only(data, classes):

@@ -1,9 +1,10 @@
-"""Scores: how good are boxes and label maps that a network finds, and how far do repeated runs spread?"""
+"""Scores: how good are boxes, label maps and heat maps, and how far do repeated runs spread?"""
 
 import contextlib
 import io
 import math
 
+import cv2
 import numpy as np
 
 from .boxes import convert
@@ -88,14 +89,21 @@ def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = N
     Returns:
         A dict: `"IoU"` and `"Dice"`, (C,) float64 in [0, 1], nan for a class that neither map shows; `"mean IoU"` and
         `"mean Dice"` over the other classes; `"frequency-weighted IoU"`, weighted by each class's true pixels; `"pixel
-        accuracy"`; and `"confusion"`, (C, C) int64, the pixels by true class (row) and predicted class (column).
+        accuracy"`, and `"mean accuracy"`, that of each class's true pixels, over the classes that have any; and
+        `"confusion"`, (C, C) int64, the pixels by true class (row) and predicted class (column).
 
     Raises:
-        ValueError: for maps that don't fit each other, labels outside the classes, and no pixel that counts.
+        ValueError: for maps that don't fit each other or are no integers, labels outside the classes, and no pixel that
+            counts.
+
+    Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, CVPR 2015, section 5.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape:
         raise ValueError(f"segmentation_scores: y_true has shape {y_true.shape}, y_pred {y_pred.shape}; expected one")
+    if not all(labels.dtype.kind in "biu" for labels in (y_true, y_pred)):
+        raise ValueError(f"segmentation_scores: y_true is {y_true.dtype}, y_pred {y_pred.dtype}; expected integers, as "
+                         "from logits.argmax(-1)")  # fmt: skip
     counts = np.ones(y_true.shape, bool) if ignore is None else y_true != ignore
     true, found = y_true[counts].astype(np.int64), y_pred[counts].astype(np.int64)
     if not true.size:
@@ -108,6 +116,7 @@ def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = N
     right, of_true, of_found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
     with np.errstate(invalid="ignore"):
         iou, dice = right / (of_true + of_found - right), 2 * right / (of_true + of_found)
+        accuracy = right / of_true
     return {
         "IoU": iou,
         "Dice": dice,
@@ -115,6 +124,7 @@ def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = N
         "mean Dice": float(np.nanmean(dice)),
         "frequency-weighted IoU": float(np.nansum(iou * of_true) / of_true.sum()),
         "pixel accuracy": float(right.sum() / confusion.sum()),
+        "mean accuracy": float(np.nanmean(accuracy)),
         "confusion": confusion,
     }
 
@@ -136,6 +146,149 @@ def mean_and_spread(values):
     if not runs:
         raise ValueError(f"mean_and_spread: values has shape {values.shape}, expected (..., R) with at least one run")
     return values.mean(axis=-1), values.std(axis=-1, ddof=1) if runs > 1 else values[..., 0] * np.nan
+
+
+def pointing_game(maps, masks, tolerance: float = 0):
+    """Tell for each map whether its peak lies on the object.
+
+    Args:
+        maps: (N, H, W) numbers, higher where a method sees the reason. Where several pixels share the highest value,
+            all of them are the peak and must lie on the object; a map of one value has no peak.
+        masks: (N, H, W), nonzero on the object.
+        tolerance: how many pixels beside the object still count, measured from pixel centre to pixel centre.
+
+    Returns:
+        (N,) bool; False where a map has no peak or a mask no object.
+
+    Raises:
+        ValueError: for maps and masks of different shapes, and for maps with NaN.
+
+    Source: Zhang et al., Top-down neural attention by excitation backprop, ECCV 2016, section 4.2.
+    """
+    maps, masks = _maps_and_masks(maps, masks, "pointing_game")
+    hits = np.zeros(len(maps), bool)
+    for row, (heat, mask) in enumerate(zip(maps, masks)):
+        if mask.any() and heat.min() < heat.max():
+            far = cv2.distanceTransform(np.where(mask, 0, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            hits[row] = far[heat == heat.max()].max() <= tolerance + 1e-4
+    return hits
+
+
+def energy_in_mask(maps, masks):
+    """Give the share of each map's sum that lies on the object.
+
+    Args:
+        maps: (N, H, W) numbers ≥ 0.
+        masks: (N, H, W), nonzero on the object.
+
+    Returns:
+        (N,) float64 in [0, 1]; 0 for a map that is 0 all over. A map of one value gets the object's share of the
+        picture: what chance would give.
+
+    Raises:
+        ValueError: for maps and masks of different shapes, and for negative values or NaN in the maps.
+
+    Source: Wang et al., Score-CAM, CVPR workshops 2020, section 4.3.
+    """
+    maps, masks = _maps_and_masks(maps, masks, "energy_in_mask")
+    if maps.min(initial=0) < 0:
+        raise ValueError(f"energy_in_mask: maps hold {maps.min()}, expected numbers ≥ 0")
+    inside, all_ = (maps * masks).sum(axis=(1, 2)), maps.sum(axis=(1, 2))
+    return np.divide(inside, all_, out=np.zeros(len(maps)), where=all_ > 0)
+
+
+def deletion(model, images, maps, classes=None, steps: int = 20, baseline="mean", batch_size: int = 16) -> dict:
+    """Follow a class's probability while the pixels that a map ranks highest are taken away, step by step.
+
+    The sooner it falls, the better the map: a small area is good. Pixels of equal rank go in a fixed random order.
+
+    Args:
+        model: Keras classifier, as in `explain.cam`.
+        images: (N, H, W, 3) in the model's own range.
+        maps: (N, H, W) numbers, higher where the reason is said to be.
+        classes: None for those predicted, an int for all pictures, or (N,) ints.
+        steps: into how many equal parts the pixels are divided.
+        baseline: what takes their place: "mean", the picture's mean colour; "blur", the picture blurred (Gaussian, of
+            standard deviation max(H, W) / 40); or anything that broadcasts to the images' shape, such as 0.
+        batch_size: pictures at a time.
+
+    Returns:
+        A dict: "share", (steps + 1,) float64 from 0 to 1, of the pixels taken away; "probability", (N, steps + 1)
+        float32; "area", (N,) float64 in [0, 1], under each picture's curve (trapezoids).
+
+    Raises:
+        ValueError: for maps, classes or a baseline that don't fit the pictures, and for steps < 1.
+
+    Source: Petsiuk, Das and Saenko, RISE, BMVC 2018, section 4.1.
+    """
+    return _curve("deletion", model, images, maps, classes, steps, baseline, batch_size)
+
+
+def insertion(model, images, maps, classes=None, steps: int = 20, baseline="blur", batch_size: int = 16) -> dict:
+    """Follow a class's probability while the pixels that a map ranks highest are put into an empty picture.
+
+    The sooner it rises, the better the map: a large area is good. Without `classes`, the class is the one predicted of
+    the whole picture. Args, Returns ("share" is that of the pixels put in), Raises and Source are those of `deletion`.
+    """
+    return _curve("insertion", model, images, maps, classes, steps, baseline, batch_size)
+
+
+def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
+    """Follow the probability while pixels change between a picture and its baseline, those highest in the map first."""
+    from .explain import probabilities
+
+    images, maps = np.asarray(images, np.float32), np.asarray(maps, np.float32)
+    if images.ndim != 4 or maps.shape != images.shape[:3] or np.isnan(maps).any():
+        raise ValueError(f"{where}: images have shape {images.shape} and maps {maps.shape}, expected (N, H, W, 3) and "
+                         "(N, H, W), without NaN")  # fmt: skip
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"{where}: steps={steps!r}, expected an integer from 1 on")
+    whole = probabilities(model, images, batch_size)
+    classes = whole.argmax(-1) if classes is None else np.broadcast_to(classes, len(images))
+    if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= whole.shape[1]:
+        raise ValueError(f"{where}: classes is {classes.tolist()}, expected ints from 0 to {whole.shape[1] - 1}")
+    empty = _baseline(images, baseline, where)
+    before, after = (images, empty) if where == "deletion" else (empty, images)
+    ranks, share = np.stack([_ranks(heat) for heat in maps]), np.linspace(0, 1, steps + 1)
+    probability, cuts = np.empty((len(images), steps + 1), np.float32), np.rint(share * ranks[0].size)
+    for start in range(0, probability.size, 4 * batch_size):
+        row, step = np.divmod(np.arange(start, min(start + 4 * batch_size, probability.size)), steps + 1)
+        changed = ranks[row] < cuts[step, None, None]
+        changed = np.where(changed[..., None], after[row], before[row])
+        probability[row, step] = probabilities(model, changed, batch_size)[np.arange(len(row)), classes[row]]
+    area = ((probability[:, 1:] + probability[:, :-1]).astype(float) / 2).mean(axis=1)
+    return {"share": share, "probability": probability, "area": area}
+
+
+def _baseline(images, baseline, where):
+    if isinstance(baseline, str) and baseline == "mean":
+        baseline = images.mean(axis=(1, 2), keepdims=True)
+    elif isinstance(baseline, str) and baseline == "blur":
+        sigma = max(images.shape[1:3]) / 40
+        baseline = np.stack([cv2.GaussianBlur(image, (0, 0), sigma).reshape(image.shape) for image in images])
+    try:
+        return np.broadcast_to(np.asarray(baseline, np.float32), images.shape)
+    except ValueError:
+        raise ValueError(f"{where}: baseline={baseline!r}, expected 'mean', 'blur', a number or pictures of shape "
+                         f"{images.shape}") from None  # fmt: skip
+
+
+def _ranks(heat):
+    """Give each pixel's place, 0 for the highest value; equal values come in an order that is random, but fixed."""
+    shuffled = np.random.default_rng(0).permutation(heat.size)
+    order = shuffled[np.argsort(-heat.ravel()[shuffled], kind="stable")]
+    ranks = np.empty(heat.size, np.int64)
+    ranks[order] = np.arange(heat.size)
+    return ranks.reshape(heat.shape)
+
+
+def _maps_and_masks(maps, masks, where):
+    maps, masks = np.asarray(maps, float), np.asarray(masks) != 0
+    if maps.ndim != 3 or maps.shape != masks.shape:
+        raise ValueError(f"{where}: maps have shape {maps.shape} and masks {masks.shape}, expected (N, H, W) for both")
+    if np.isnan(maps).any():
+        raise ValueError(f"{where}: maps hold NaN")
+    return maps, masks
 
 
 def _annotations(boxes_name, boxes, labels_name, labels, class_names, scores=None):

@@ -7,9 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from . import classify
-
-STRIDES = (8, 16, 32)
+from . import backend, classify, metrics
 
 
 def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
@@ -21,39 +19,53 @@ def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
     padding: a map of a side n has ceil(n / stride) cells, and what an enlarged one has too many is cut off at the end.
 
     Args:
-        backbone: keras.Model without top, with feature maps of the strides 8, 16 and 32, such as
-            `classify.efficientnet_lite0(include_top=False)`.
+        backbone: keras.Model without top, such as `classify.efficientnet_lite0(include_top=False)`.
         num_classes: int; labels run from 0 to num_classes − 1.
-        stride: 32, 16 or 8: of the finest map that is scored.
+        stride: of the finest map that is scored; one of `strides(backbone)`, mostly 32, 16 or 8.
         mode: of the backbone, as in `classify.transfer`: "frozen", "fine_tune" or "scratch".
 
     Returns:
-        keras.Model from pixels 0–255 (N, H, W, 3), of any H and W from 32, to logits (N, H, W, num_classes). Its
-        layers "backbone" and "heads" are its parts; it keeps `stride`.
+        keras.Model from pixels 0–255 (N, H, W, 3), of any H and W from the coarsest stride on, to logits
+        (N, H, W, num_classes). Its layers "backbone" and "heads" are its parts; it keeps `stride`.
 
     Raises:
         ValueError: for another stride, fewer than two classes, and a backbone without these maps.
 
     Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, CVPR 2015.
     """
-    if stride not in STRIDES:
-        raise ValueError(f"fcn: stride={stride!r}, expected 32, 16 or 8")
+    if stride not in (known := strides(backbone)):
+        raise ValueError("fcn: stride={!r}, expected {}, {} or {}, as {}'s coarsest map has stride {}".format(
+            stride, *known, backbone.name, known[0]))  # fmt: skip
     if int(num_classes) != num_classes or num_classes < 2:
         raise ValueError(f"fcn: num_classes={num_classes!r}, expected an integer from 2 on")
-    body = classify.copy_body(backbone, mode, [s for s in STRIDES if s >= stride], name="backbone")
+    scored = [s for s in known[::-1] if s >= stride]
+    body = classify.copy_body(backbone, mode, scored, name="backbone")
     pixels = keras.Input((None, None, 3), name="pixels")
     maps = keras.tree.flatten(body(pixels))
-    heads = _heads([m.shape[-1] for m in maps], num_classes, stride)
+    heads = _heads([m.shape[-1] for m in maps], num_classes, scored)
     model = keras.Model(pixels, Enlarge(stride, name="enlarge")([heads(maps), pixels]), name=f"fcn_{stride}s")
     model.stride = stride
     return model
 
 
-def _heads(widths, num_classes, stride):
+def strides(backbone):
+    """Give the strides for which `fcn` builds on a backbone: that of its coarsest map, half of it, and a quarter.
+
+    They are 32, 16 and 8 for EfficientNet-Lite0 and ResNet-50, and 4, 2 and 1 for ResNet-20.
+    """
+    shape = backbone.compute_output_shape((1, 256, 256, 3))
+    if len(shape) != 4:
+        raise ValueError(f"fcn: {backbone.name} gives {shape}, expected feature maps (N, h, w, C); build it with "
+                         "include_top=False")  # fmt: skip
+    coarsest = 256 // shape[1]
+    return coarsest, coarsest // 2, coarsest // 4
+
+
+def _heads(widths, num_classes, scored):
     """Build what goes from feature maps, finest first, to the scores of the finest one."""
     maps = [keras.Input((None, None, width)) for width in widths]
-    scores = layers.Conv2D(num_classes, 1, name="score_32")(maps[-1])
-    for size, finer in zip((16, 8), maps[-2::-1]):
+    scores = layers.Conv2D(num_classes, 1, name=f"score_{scored[-1]}")(maps[-1])
+    for size, finer in zip(scored[-2::-1], maps[-2::-1]):
         larger = layers.Conv2DTranspose(num_classes, 4, 2, "same", use_bias=False, name=f"twice_{size}",
                                         kernel_initializer=bilinear_initializer)(scores)  # fmt: skip
         own = layers.Conv2D(num_classes, 1, kernel_initializer="zeros", name=f"score_{size}")(finer)
@@ -124,9 +136,13 @@ def bilinear_kernel(factor):
 
 @keras.saving.register_keras_serializable("cvlab", "bilinear")
 def bilinear_initializer(shape, dtype=None):
-    """Initialize a transposed convolution (k, k, C, C), k = 2 · factor, so that it enlarges each channel by itself."""
-    kernel = bilinear_kernel(shape[0] // 2)
-    return ops.convert_to_tensor(kernel[..., None, None] * np.eye(*shape[2:]), dtype=dtype)
+    """Initialize a transposed convolution (k, k, C, C) of stride (k + 1) // 2 to enlarge each channel by itself.
+
+    For k = 3 these are 1/2, 1, 1/2 along each axis: interpolation, but with each cell's middle on a pixel's.
+    """
+    side, factor = shape[0], (shape[0] + 1) // 2
+    line = 1 - np.abs(np.arange(side) - (side - 1) / 2) / factor
+    return ops.convert_to_tensor(np.einsum("i,j,oc->ijoc", line, line, np.eye(*shape[2:])), dtype=dtype)
 
 
 def convolution_matrix(kernel, input_shape, stride=1, padding="valid"):
@@ -218,7 +234,7 @@ def train(model, images, masks, steps=200, learning_rate=1e-3, batch_size=8, aug
         ValueError: for masks that don't fit the pictures or the classes, and for pictures that are too small.
     """
     began, masks, num_classes = time.perf_counter(), np.asarray(masks), model.output.shape[-1]
-    images = _large_enough(images, "segment.train")
+    images = _large_enough(model, images, "segment.train")
     if masks.shape != images.shape[:3] or not np.issubdtype(masks.dtype, np.integer):
         raise ValueError(f"segment.train: masks of {masks.dtype} have shape {masks.shape}, expected integers of "
                          f"{images.shape[:3]}, one for each pixel of the pictures")  # fmt: skip
@@ -236,23 +252,85 @@ def train(model, images, masks, steps=200, learning_rate=1e-3, batch_size=8, aug
     if not model.get_layer("backbone").trainable_variables:
         count *= 1 if augment is None else copies
         pictures, labels = draw(np.arange(count) % len(images), np.random.default_rng(seed))
-        body = model.get_layer("backbone")
-        pixels = keras.Input(pictures.shape[1:])
-        maps = classify.features(keras.Model(pixels, keras.tree.flatten(body(pixels))), pictures, 32, progress)
-        maps = maps if isinstance(maps, list) else [maps]
-        learner = _above(model, maps)
-
-        def draw(rows, generator):
-            return [*(m[rows] for m in maps), labels[rows, ..., None]], labels[rows]
-
+        maps = _maps(model, pictures, progress)
+        learner, draw = _above(model, maps), _drawn(maps, labels)
     history = classify.optimize(learner, _loss(ignore), draw, count, steps, learning_rate, batch_size, seed, progress)
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
-def _above(model, maps):
+def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), steps=200, learning_rate=1e-2,
+          batch_size=4, augment=None, every=1, progress=False):  # fmt: skip
+    """Train FCNs of several strides on one backbone, once for each seed, and test them.
+
+    A frozen backbone sees every picture once, as all of these networks share its maps. The seed decides on the heads'
+    first weights and on the order of the pictures.
+
+    Args:
+        train_set, test_set: Datasets with masks (N, H, W); the class "void" counts for nothing.
+        strides: of the networks, as in `fcn`.
+        mode: "frozen" or "fine_tune", of the backbone.
+        augment: as in `train`; not with a frozen backbone.
+        every: with a frozen backbone, learn from each so-many-th row and column of pixels alone, for a fraction of the
+            cost; it must divide the strides.
+        steps, learning_rate, batch_size, progress: as in `train`.
+
+    Returns:
+        (rows, models): for each stride and seed a dict of "stride", "seed", "found" (N, H, W) uint8, the label maps of
+        the test pictures, and what `metrics.segmentation_scores` gives; and a dict with the network of each stride, as
+        the last seed left it.
+    """
+    void, rows, models, maps = ignored(train_set), [], {}, []
+    num_classes = len(train_set.mask_names) - (void is not None)
+    for stride in sorted(strides):  # the finest first, as its maps are those of the others, too
+        model = models[stride] = fcn(backbone, num_classes, stride, mode)
+        start, count = model.get_weights(), len(model.get_layer("heads").inputs)
+        if mode == "frozen":
+            maps = maps or [_maps(model, part.images, progress) for part in (train_set, test_set)]
+            known, tested = (part[-count:] for part in maps)
+            some = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
+            learner, draw = _above(model, known, every), _drawn(known, some)
+            answer = _above(model, known)
+        for seed in seeds:
+            backend.set_seed(seed)
+            fresh = _heads([m.shape[-1] for m in model.get_layer("heads").inputs], num_classes,
+                           [2**i * stride for i in range(count)])  # fmt: skip
+            model.set_weights(start)
+            model.get_layer("heads").set_weights(fresh.get_weights())
+            if mode == "frozen":
+                how = (steps, learning_rate, batch_size, seed, progress)
+                classify.optimize(learner, _loss(void), draw, len(train_set), *how)
+                found = _classes(answer, [*tested, test_set.masks[..., None]], batch_size)
+            else:
+                train(model, train_set.images, train_set.masks, steps, learning_rate, batch_size, augment,
+                      ignore=void, seed=seed, progress=progress)  # fmt: skip
+                found = predict(model, test_set.images, batch_size)
+            scores = metrics.segmentation_scores(test_set.masks, found, num_classes, void)
+            rows.append({"stride": stride, "seed": seed, "found": found, **scores})
+    return rows, models
+
+
+def ignored(part):
+    """Give the label of a data set's void pixels, or None where it has none."""
+    return part.mask_names.index("void") if "void" in part.mask_names else None
+
+
+def _maps(model, images, progress=False):
+    """Give the feature maps of pictures, finest first, on which a network's heads stand."""
+    body, pixels = model.get_layer("backbone"), keras.Input(images.shape[1:])
+    maps = classify.features(keras.Model(pixels, keras.tree.flatten(body(pixels))), images, 32, progress)
+    return maps if isinstance(maps, list) else [maps]
+
+
+def _drawn(maps, labels):
+    """Give the function that draws a batch for what `_above` gives."""
+    return lambda rows, generator: ([*(m[rows] for m in maps), labels[rows, ..., None]], labels[rows])
+
+
+def _above(model, maps, every=1):
     """Give what stands on the backbone, from its maps and pictures, whose size alone counts, to the logits."""
     inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
-    return keras.Model([*inputs, like], model.get_layer("enlarge")([model.get_layer("heads")(inputs), like]))
+    enlarge = Enlarge(model.get_layer("enlarge").factor // every)
+    return keras.Model([*inputs, like], enlarge([model.get_layer("heads")(inputs), like]))
 
 
 @functools.cache
@@ -310,7 +388,8 @@ def predict(model, images, batch_size=16):
 
     Args:
         model: from `fcn`.
-        images: (N, H, W, 3) or a list of N pictures of any size from 32×32, uint8 or float32, 0–255.
+        images: (N, H, W, 3) or a list of N pictures of any size from a cell of the coarsest map on (32×32 pixels, where
+            that has stride 32), uint8 or float32, 0–255.
 
     Returns:
         (N, H, W) uint8, or a list of (H, W) where a list was given.
@@ -320,21 +399,28 @@ def predict(model, images, batch_size=16):
     """
     if isinstance(images, (list, tuple)):
         return [predict(model, np.asarray(image)[None], batch_size)[0] for image in images]
-    images = _large_enough(images, "segment.predict")
-    maps = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch) if start else 0  # the last batch is filled up, so that one graph serves all
-        logits = model.predict_on_batch(np.pad(batch, [(0, missing)] + [(0, 0)] * 3))
-        maps.append(logits[: len(batch)].argmax(-1).astype(np.uint8))
-    return np.concatenate(maps) if maps else np.zeros(images.shape[:3], np.uint8)
+    images = _large_enough(model, images, "segment.predict")
+    return _classes(model, [images], batch_size)
 
 
-def _large_enough(images, name):
+def _classes(model, inputs, batch_size):
+    """Give each pixel's likeliest class, batch by batch → (N, H, W) uint8."""
+    found = np.zeros(inputs[-1].shape[:3], np.uint8)
+    for start in range(0, len(found), batch_size):
+        batch = [one[start : start + batch_size] for one in inputs]
+        missing = batch_size - len(batch[0]) if start else 0  # the last one is filled up, so that one graph serves all
+        batch = [np.pad(one, [(0, missing)] + [(0, 0)] * 3) for one in batch]
+        logits = model.predict_on_batch(batch if len(batch) > 1 else batch[0])
+        found[start : start + batch_size] = logits.argmax(-1)[: batch_size - missing]
+    return found
+
+
+def _large_enough(model, images, name):
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"{name}: images have shape {images.shape}, expected (N, H, W, 3)")
-    if min(images.shape[1:3]) < STRIDES[-1]:
+    cell = model.get_layer("enlarge").factor * 2 ** (len(model.get_layer("heads").inputs) - 1)
+    if min(images.shape[1:3]) < cell:
         raise ValueError(f"{name}: a picture of {images.shape[2]}×{images.shape[1]} pixels is too small, as a cell of "
-                         "the coarsest map stands for 32×32; enlarge it first")  # fmt: skip
+                         f"the coarsest map stands for {cell}×{cell}; enlarge it first")  # fmt: skip
     return images

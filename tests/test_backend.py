@@ -64,6 +64,26 @@ def test_compiled_function_gives_the_same_values(xla):
     np.testing.assert_allclose(ops.convert_to_numpy(backend.jit(swish, xla=xla)(x)), x / (1 + np.exp(-x)), rtol=1e-5)
 
 
+def test_a_gradient_can_be_taken_within_a_compiled_function():
+    def slope(x, factor):
+        return backend.value_and_grad(lambda t: ops.sum(t**3) * factor)(x)[1]
+
+    compiled, x = backend.jit(slope), np.array([1.0, -2.0, 0.5], np.float32)
+    for factor in (1.0, 3.0):
+        gradient = compiled(x, ops.convert_to_tensor(factor))
+        np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * factor * x**2, rtol=1e-5)
+
+
+def test_a_compiled_function_reads_variables_as_they_are():
+    variable = keras.Variable(np.float32([1, 2]))
+    compiled = backend.jit(lambda x: ops.convert_to_tensor(variable) * x, reads=[variable])
+    for value in ([1, 2], [3, 5]):
+        variable.assign(value)
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(compiled(ops.convert_to_tensor(np.float32(2)))), np.multiply(value, 2)
+        )
+
+
 def test_device_and_versions_say_what_runs_here():
     assert backend.device().startswith(("CPU", "GPU: "))
     assert backend.name() in backend.versions()

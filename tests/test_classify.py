@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from pathlib import Path
 
 import keras
@@ -67,6 +68,47 @@ def test_parameter_counts_are_the_papers():
     assert classify.efficientnet_lite0(weights=None).count_params() == pytest.approx(4.65e6, rel=0.02)
 
 
+STEMS = {  # kernel and stride of the first two convolutions: the papers'
+    "alexnet": [(11, 4), (5, 1)],
+    "zfnet": [(7, 2), (5, 2)],
+}
+
+
+def convolutions(model):
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_alexnet_and_zfnet_have_the_papers_stems(name):
+    model = getattr(classify, name)(weights=None)
+    kernels = [(*layer.kernel_size, *layer.strides) for layer in convolutions(model)]
+    assert kernels == [(k, k, s, s) for k, s in [*STEMS[name], (3, 1), (3, 1), (3, 1)]]
+    assert [layer.filters for layer in convolutions(model)] == [96 // 3, 256 // 4, 384 // 4, 384 // 4, 256 // 4]
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+
+
+def test_alexnet_and_zfnet_differ_in_the_first_filters_alone():
+    models = [classify.alexnet(weights=None), classify.zfnet(weights=None)]
+    shapes = [[w.shape for w in model.get_weights()] for model in models]
+    assert shapes[0][0] == (11, 11, 3, 32) and shapes[1][0] == (7, 7, 3, 32)
+    assert shapes[0][1:] == shapes[1][1:]
+    sizes = {"alexnet": (24, 12, 12, 6), "zfnet": (48, 24, 12, 6)}
+    for model in models:
+        taps = [model.get_layer(layer).output for layer in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5")]
+        maps = keras.Model(model.input, taps).predict_on_batch(np.zeros((1, 96, 96, 3), np.uint8))
+        assert [m.shape[1] for m in maps] == [*sizes[model.name], 6, 3]
+
+
+@pytest.mark.parametrize("name", STEMS)
+def test_the_trained_stems_name_the_toys_as_their_card_says(name):
+    card = (data.EMBEDDED / "weights" / "README.md").read_text(encoding="utf-8")
+    said = float(re.search(rf"`{name}_toybox.weights.h5`.*?\| score \| (0\.\d+)", card, re.S)[1])
+    test = data.load("objects", "test")
+    model = getattr(classify, name)()
+    assert classify.accuracy(model, test.images, test.labels) == pytest.approx(said, abs=0.006)
+    assert data.weights(f"{name}_toybox").stat().st_size < 1.5e6
+
+
 def test_without_top_come_feature_maps_a_32nd_and_a_quarter_of_the_size():
     images = np.zeros((1, 96, 64, 3), np.uint8)
     assert classify.efficientnet_lite0(include_top=False).predict_on_batch(images).shape == (1, 3, 2, 1280)
@@ -82,7 +124,7 @@ def test_top_and_body_agree(lite0):
     np.testing.assert_allclose(lite0.predict_on_batch(image), probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [classify.resnet20, classify.efficientnet_lite0])
+@pytest.mark.parametrize("build", [classify.resnet20, classify.efficientnet_lite0, classify.alexnet, classify.zfnet])
 def test_known_weights_with_another_number_of_classes_are_refused(build):
     with pytest.raises(ValueError, match="num_classes=7 with the .* weights"):
         build(num_classes=7)

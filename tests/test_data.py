@@ -249,6 +249,84 @@ def test_coco_picture_is_the_one_of_its_split_where_names_repeat_and_may_show_no
     assert [len(boxes) for boxes in loaded.boxes] == [1, 0] and loaded.boxes[1].shape == (0, 4)
 
 
+def masks_folder(root, mask, size=(6, 8), names="road\ntraffic light\nvoid\n", place="train/{}/one", **more):
+    """A picture, its label map and classes.txt, as a labelling tool leaves them; `more` are further label maps."""
+    for stem, map_ in {"one": mask, **more}.items():
+        for kind, array, ends in (("images", np.zeros((*size, 3), np.uint8), "jpg"), ("labels", map_, "png")):
+            path = root / f"{place.format(kind).replace('one', stem)}.{ends}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if array is not None:
+                Image.fromarray(array).save(path)
+    (root / "classes.txt").write_text(names)
+    return root
+
+
+def test_label_maps_are_what_was_painted_and_void_is_no_class(tmp_path):
+    mask = np.random.default_rng(0).integers(0, 3, (6, 8), dtype=np.uint8)
+    loaded = data.load("masks", "train", path=masks_folder(tmp_path, mask))
+    np.testing.assert_array_equal(loaded.masks, mask[None])
+    assert loaded.images.shape == (1, 6, 8, 3) and loaded.masks.dtype == np.uint8
+    assert (loaded.class_names, loaded.mask_names) == (("road", "traffic light"), ("road", "traffic light", "void"))
+
+
+def test_label_maps_may_be_palette_pictures_and_16_bit_ones(tmp_path):
+    mask = np.random.default_rng(0).integers(0, 3, (6, 8), dtype=np.uint8)
+    masks_folder(tmp_path, mask.astype(np.uint16), two=mask)
+    indexed = Image.fromarray(mask)
+    indexed.putpalette([200, 0, 0, 0, 200, 0, 9, 9, 9])
+    indexed.save(tmp_path / "train/labels/two.png")
+    for found in data.load("masks", "train", path=tmp_path).masks:
+        np.testing.assert_array_equal(found, mask)
+
+
+def test_label_maps_of_several_sizes_are_a_list_and_have_one_size_on_demand(tmp_path):
+    masks_folder(tmp_path, np.ones((6, 8), np.uint8))
+    masks_folder(tmp_path, np.zeros((4, 4), np.uint8), (4, 4), place="train/{}/two")
+    assert [m.shape for m in data.load("masks", "train", path=tmp_path).masks] == [(6, 8), (4, 4)]
+    small = data.load("masks", "train", path=tmp_path, size=2)
+    assert small.images.shape == (2, 2, 2, 3) and small.masks.tolist() == [[[1, 1], [1, 1]], [[0, 0], [0, 0]]]
+    assert [m.shape for m in data.load("masks", "train", path=tmp_path).take([1]).masks] == [(4, 4)]
+
+
+def test_label_maps_without_splits_are_divided_by_name(tmp_path):
+    mask = np.zeros((6, 8), np.uint8)
+    masks_folder(tmp_path, mask, place="{}/one", **{f"p{i}": mask for i in range(40)})
+    train, val, test = data.splits("masks", path=tmp_path)
+    assert len(train) + len(val) + len(test) == 41 and len(train) > 25
+
+
+@pytest.mark.parametrize(
+    ("mask", "names", "said"),
+    [
+        (None, "road\nvoid", r"no label map train/labels/one\.png for train/images/one\.jpg"),
+        (np.zeros((6, 9), np.uint8), "road\nvoid", r"labels/one\.png has 9×6 pixels, its picture 8×6"),
+        (np.full((6, 8), 255, np.uint8), "road\nvoid", r"labels/one\.png holds 255, expected 0…1, as .* has 2 lines"),
+        (np.zeros((6, 8, 3), np.uint8), "road\nvoid", r"labels/one\.png is in colours, expected the number of a class"),
+        (np.zeros((6, 8), np.uint8), "void\nroad", "has void in line 1, expected in the last"),
+        (np.zeros((6, 8), np.uint8), "road\nRoad", "classes.txt: has the class 'Road' twice, also as 'road'"),
+        (np.zeros((6, 8), np.uint8), " \n", "no classes.txt with a class a line; expected label maps, <split>/images"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_of_label_maps_is_named(tmp_path, mask, names, said):
+    with pytest.raises(data.DataError, match=said) as error:
+        data.load("masks", "train", path=masks_folder(tmp_path, mask, names=names))
+    assert "\n" not in str(error.value)
+
+
+def test_a_split_without_label_maps_is_named(tmp_path):
+    masks_folder(tmp_path, np.zeros((6, 8), np.uint8))
+    with pytest.raises(data.DataError, match="no pictures for split 'test'; expected label maps"):
+        data.load("masks", "test", path=tmp_path)
+
+
+def test_camvid_has_a_test_split_where_its_archive_has_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    masks_folder(tmp_path / "camvid", np.ones((6, 8), np.uint8), place="test/{}/one")
+    assert data.load("camvid", "test").masks.tolist() == [[[1] * 8] * 6]
+    with pytest.raises(data.DataError, match="no pictures for split 'val'"):
+        data.load("camvid", "val")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -168,6 +168,127 @@ def test_what_does_not_fit_is_named(message, arguments):
     assert "\n" not in str(caught.value)
 
 
+VOID = 255
+MAPS = np.array([[0, 0, 1, 1], [0, 2, 2, VOID]]), np.array([[0, 1, 1, 1], [0, 2, 0, 2]])  # true and found
+
+
+def maps_of(seed, shape=(3, 8, 9), classes=6):
+    """Draw label maps that agree at half of their pixels; some are void, and class 3 is on neither."""
+    random = np.random.default_rng(seed)
+    true, other = random.choice([0, 1, 2, 4, 5, VOID], (2, *shape), p=[0.4, 0.3, 0.1, 0.08, 0.02, 0.1])
+    found = np.where(random.random(shape) < 0.5, true, other)
+    return true, np.where(found == VOID, random.integers(0, 3, shape), found)
+
+
+def test_scores_of_label_maps_by_hand():
+    result = metrics.segmentation_scores(*MAPS, num_classes=4, ignore=VOID)
+    np.testing.assert_array_equal(
+        result["confusion"], [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]], strict=True
+    )
+    assert result["IoU"] == pytest.approx([2 / 4, 2 / 3, 1 / 2, math.nan], nan_ok=True)
+    assert result["Dice"] == pytest.approx([4 / 6, 4 / 5, 2 / 3, math.nan], nan_ok=True)
+    assert result["mean IoU"] == pytest.approx((1 / 2 + 2 / 3 + 1 / 2) / 3)
+    assert result["mean Dice"] == pytest.approx((2 / 3 + 4 / 5 + 2 / 3) / 3)
+    assert result["frequency-weighted IoU"] == pytest.approx((3 * 1 / 2 + 2 * 2 / 3 + 2 * 1 / 2) / 7)
+    assert result["pixel accuracy"] == pytest.approx(5 / 7)
+    assert result["mean accuracy"] == pytest.approx((2 / 3 + 2 / 2 + 1 / 2) / 3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_confusion_is_that_of_scikit_image_and_mean_iou_that_of_keras(seed):
+    import keras
+    from skimage.metrics import contingency_table
+
+    true, found = maps_of(seed)
+    result = metrics.segmentation_scores(true, found, 6, VOID)
+    table = contingency_table(true, found, ignore_labels=[VOID]).toarray()[:6]
+    np.testing.assert_array_equal(result["confusion"], np.pad(table, [(0, 0), (0, 6 - table.shape[1])]))
+    for names, several in (("mean IoU", keras.metrics.MeanIoU), ("IoU", keras.metrics.IoU)):
+        options = {} if several is keras.metrics.MeanIoU else {"target_class_ids": [4]}
+        theirs = several(num_classes=6, ignore_class=VOID, **options)
+        for one in zip(true, found, strict=True):  # picture by picture
+            theirs.update_state(*one)
+        ours = result[names] if names == "mean IoU" else result[names][4]
+        assert ours == pytest.approx(float(theirs.result()), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_iou_and_dice_are_those_of_sets_of_pixels(seed):
+    true, found = maps_of(seed)
+    result = metrics.segmentation_scores(true, found, 6, VOID)
+    for k in (0, 1, 2, 4, 5):
+        a, b = ({*np.flatnonzero((side == k) & (true != VOID)).tolist()} for side in (true, found))
+        assert result["IoU"][k] == pytest.approx(len(a & b) / len(a | b))
+        assert result["Dice"][k] == pytest.approx(2 * len(a & b) / (len(a) + len(b)))
+    np.testing.assert_allclose(result["Dice"], 2 * result["IoU"] / (1 + result["IoU"]))
+
+
+def test_a_class_that_neither_map_shows_has_no_score_and_counts_for_nothing():
+    true, found = maps_of(0)
+    few, many = (metrics.segmentation_scores(true, found, classes, VOID) for classes in (6, 9))
+    assert np.isnan(few["IoU"]).tolist() == [False, False, False, True, False, False]
+    assert np.isnan(many["Dice"]).sum() == 4
+    for name in ("mean IoU", "mean Dice", "mean accuracy", "frequency-weighted IoU", "pixel accuracy"):
+        assert many[name] == pytest.approx(few[name])
+
+
+def test_a_class_that_only_one_of_the_maps_shows_scores_zero():
+    result = metrics.segmentation_scores([[0, 0, 1]], [[0, 2, 0]], 3)
+    assert result["IoU"] == pytest.approx([1 / 3, 0, 0])
+    assert result["mean IoU"] == pytest.approx(1 / 9)
+    assert result["mean accuracy"] == pytest.approx((1 / 2 + 0) / 2)  # class 2 has no pixel to be found
+
+
+def test_what_is_predicted_on_void_does_not_count_not_even_void():
+    true, found = maps_of(1)
+    result = metrics.segmentation_scores(true, found, 6, VOID)
+    for label in (0, 3, VOID):
+        other = metrics.segmentation_scores(true, np.where(true == VOID, label, found), 6, VOID)
+        np.testing.assert_equal(other, result)
+    assert result["confusion"].sum() == (true != VOID).sum()
+
+
+def test_pictures_are_counted_together_and_not_averaged():
+    true, found = maps_of(2)
+    apart = [metrics.segmentation_scores(*one, 6, VOID) for one in zip(true, found, strict=True)]
+    together = metrics.segmentation_scores(true, found, 6, VOID)
+    np.testing.assert_array_equal(together["confusion"], sum(one["confusion"] for one in apart))
+    assert together["mean IoU"] != pytest.approx(np.mean([one["mean IoU"] for one in apart]), abs=1e-3)
+
+
+def test_one_class_everywhere_has_its_share_as_pixel_accuracy_and_an_even_share_of_the_rest():
+    true = np.repeat([0, 1, 2, 3], [90, 6, 3, 1]).reshape(10, 10)
+    result = metrics.segmentation_scores(true, np.zeros_like(true), 4)
+    assert result["pixel accuracy"] == pytest.approx(0.9)
+    assert result["mean IoU"] == pytest.approx(0.9 / 4)
+    assert result["mean accuracy"] == pytest.approx(1 / 4)
+    assert result["frequency-weighted IoU"] == pytest.approx(0.9 * 0.9)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
+def test_right_maps_score_one_whatever_kind_of_integers_they_hold(kind):
+    true = np.array([[[0, 1], [1, 0]]]).astype(kind)
+    result = metrics.segmentation_scores(true, true, 2, ignore=-1)
+    assert [result[key] for key in result if key not in ("IoU", "Dice", "confusion")] == [1] * 5
+    np.testing.assert_array_equal(result["IoU"], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        (r"y_true has shape \(2, 4\), y_pred \(8,\)", (MAPS[0], MAPS[1].ravel(), 4, VOID)),
+        ("y_true is int64, y_pred float32; expected integers", (MAPS[0], MAPS[1].astype("float32"), 4, VOID)),
+        ("y_true holds 255, expected classes from 0 to 3", (*MAPS, 4)),
+        ("y_pred holds 2, expected classes from 0 to 1", (MAPS[1] // 2, MAPS[1], 2)),
+        ("y_pred holds -1, expected classes", (MAPS[1], MAPS[1] - 1, 4)),
+        (r"y_true, of shape \(2, 4\), has no pixel that counts", (np.full_like(MAPS[0], VOID), MAPS[1], 4, VOID)),
+    ],
+)
+def test_label_maps_that_do_not_fit_are_named(message, arguments):
+    with pytest.raises(ValueError, match="^segmentation_scores: " + message):
+        metrics.segmentation_scores(*arguments)
+
+
 def test_mean_and_spread_by_hand():
     assert metrics.mean_and_spread([0.6, 0.7, 0.8]) == pytest.approx((0.7, 0.1))
     mean, spread = metrics.mean_and_spread([[1, 2, 6], [4, 4, 4]])
@@ -184,3 +305,160 @@ def test_a_single_run_has_no_spread():
 def test_mean_of_no_runs_is_refused(nothing):
     with pytest.raises(ValueError, match="^mean_and_spread: values has shape"):
         metrics.mean_and_spread(nothing)
+
+
+def one_hot_map(row, column, size=(9, 11)):
+    heat = np.zeros(size, np.float32)
+    heat[row, column] = 1
+    return heat
+
+
+def test_a_peak_hits_within_the_tolerance_of_the_mask_and_not_beyond():
+    mask = np.zeros((9, 11), int)
+    mask[3:5, 6:8] = 4
+    peaks = [(3, 7), (3, 8), (2, 8), (3, 9), (1, 8), (7, 4)]
+    for (row, column), far in zip(peaks, [0, 1, np.sqrt(2), 2, np.sqrt(5), np.sqrt(13)]):
+        heat = one_hot_map(row, column)
+        for tolerance in (0, 1, 1.5, 2, 3):
+            assert metrics.pointing_game(heat[None], mask[None], tolerance)[0] == (far <= tolerance), (row, column)
+
+
+def test_a_mask_grows_by_the_tolerance_on_every_side_and_not_across_the_picture():
+    random = np.random.default_rng(0)
+    masks = random.random((20, 9, 11)) < 0.02
+    heats = random.random((20, 9, 11))
+    expected = []
+    for mask, heat in zip(masks, heats):
+        peak = np.array(np.unravel_index(heat.argmax(), heat.shape))
+        distances = np.linalg.norm(np.argwhere(mask) - peak, axis=1)
+        expected.append(bool((distances <= 2).any()))
+    assert 0 < sum(expected) < 20
+    np.testing.assert_array_equal(metrics.pointing_game(heats, masks, 2), expected)
+
+
+def test_a_map_without_a_peak_and_a_mask_without_an_object_are_no_hits():
+    whole, none = np.ones((1, 9, 11)), np.zeros((1, 9, 11))
+    assert not metrics.pointing_game(none, whole)[0]
+    assert not metrics.pointing_game(whole / 3, whole)[0]
+    assert not metrics.pointing_game(one_hot_map(2, 2)[None], none, 100)[0]
+
+
+def test_of_several_peaks_all_must_be_on_the_object():
+    heat = one_hot_map(1, 1) + one_hot_map(1, 2)
+    mask = np.zeros((9, 11))
+    mask[1, 1] = 1
+    np.testing.assert_array_equal(metrics.pointing_game([heat, heat], [mask, mask + (heat > 0)]), [False, True])
+
+
+def test_energy_is_the_share_of_the_sum_inside():
+    heat = np.array([[1, 2, 0], [3, 0, 4]], np.float32)
+    mask = np.array([[1, 0, 1], [0, 0, 1]], np.uint8)
+    maps = np.stack([heat, 7 * heat, 0 * heat, np.ones_like(heat)])
+    np.testing.assert_allclose(metrics.energy_in_mask(maps, np.stack([mask] * 4)), [0.5, 0.5, 0, 0.5])
+    np.testing.assert_allclose(metrics.energy_in_mask(maps, 1 - np.stack([mask] * 4)), [0.5, 0.5, 0, 0.5])
+
+
+@pytest.mark.parametrize("score", [metrics.pointing_game, metrics.energy_in_mask])
+def test_maps_and_masks_that_do_not_fit_are_named(score):
+    with pytest.raises(ValueError, match=r"maps have shape \(1, 2, 3\) and masks \(1, 3, 2\)"):
+        score(np.zeros((1, 2, 3)), np.zeros((1, 3, 2)))
+    with pytest.raises(ValueError, match="maps hold NaN"):
+        score(np.full((1, 2, 3), np.nan), np.zeros((1, 2, 3)))
+
+
+def test_energy_can_not_be_negative():
+    with pytest.raises(ValueError, match="maps hold -2.0, expected numbers ≥ 0"):
+        metrics.energy_in_mask([[[1, -2]]], [[[1, 1]]])
+
+
+def looks_left(width):
+    """Build a classifier of which the logit of class 1 is the mean of the left half, and that of class 0 is 0."""
+    import keras
+
+    pixels = keras.Input((6, width, 3))
+    x = keras.layers.Flatten()(pixels)
+    model = keras.Model(pixels, keras.layers.Dense(2, activation="softmax")(x))
+    kernel = np.zeros((6, width, 3, 2), np.float32)
+    kernel[:, : width // 2, :, 1] = 1 / (6 * width / 2 * 3)
+    model.layers[-1].set_weights([kernel.reshape(-1, 2), np.zeros(2)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def left_half():
+    return looks_left(8)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x, float)))
+
+
+def test_deletion_and_insertion_follow_the_probability_of_a_model_that_is_known(left_half):
+    images = np.full((3, 6, 8, 3), 4, np.float32)  # logit 4
+    left = np.tile(np.linspace(1, 0, 8), (6, 1))  # first the left half, column by column
+    maps = np.stack([left, 1 - left, left])
+    taken = np.array([0, 0.5, 1, 1, 1])  # of the left half, after each quarter of the pixels
+    given = metrics.deletion(left_half, images, maps, [1, 1, 0], steps=4, baseline=0, batch_size=4)
+    np.testing.assert_allclose(given["share"], [0, 0.25, 0.5, 0.75, 1])
+    curves = [sigmoid(4 * (1 - taken)), sigmoid(4 * taken[::-1]), 1 - sigmoid(4 * (1 - taken))]
+    np.testing.assert_allclose(given["probability"], curves, atol=1e-5)
+    areas = [sum(curve[1:] + curve[:-1]) / 2 * 0.25 for curve in curves]
+    np.testing.assert_allclose(given["area"], areas, atol=1e-5)
+    given = metrics.insertion(left_half, images, maps, [1, 1, 0], steps=4, baseline=0)
+    curves = [sigmoid(4 * taken), sigmoid(4 * (1 - taken[::-1])), 1 - sigmoid(4 * taken)]
+    np.testing.assert_allclose(given["probability"], curves, atol=1e-5)
+
+
+def test_a_good_map_falls_sooner_and_rises_sooner_than_a_bad_one(left_half):
+    images = np.random.default_rng(0).uniform(2, 6, (2, 6, 8, 3)).astype(np.float32)
+    good = np.zeros((2, 6, 8))
+    good[:, :, :4] = 1
+    for score, sign in ((metrics.deletion, 1), (metrics.insertion, -1)):
+        right, wrong = (score(left_half, images, maps, 1, baseline=0)["area"] for maps in (good, 1 - good))
+        assert (sign * (wrong - right) > 0.1).all()
+
+
+def test_without_classes_the_predicted_one_is_followed_and_a_class_serves_for_all(left_half):
+    images = np.stack([np.full((6, 8, 3), value, np.float32) for value in (3, -3)])
+    maps = np.random.default_rng(0).random((2, 6, 8))
+    for score in (metrics.deletion, metrics.insertion):
+        found, named, one = (score(left_half, images, maps, classes, 5, 0) for classes in (None, [1, 0], 1))
+        np.testing.assert_array_equal(found["probability"], named["probability"])
+        np.testing.assert_allclose(one["probability"][1], 1 - found["probability"][1], atol=1e-6)
+
+
+def test_baselines_are_the_mean_colour_a_blurred_picture_or_what_is_given(left_half):
+    images = np.zeros((1, 6, 8, 3), np.float32)
+    images[:, :, :4] = 8
+    for baseline, logit in (("mean", 4), (0, 0), (np.full((6, 8, 3), 2), 2)):
+        taken = metrics.deletion(left_half, images, np.ones((1, 6, 8)), 1, 2, baseline)["probability"][0]
+        np.testing.assert_allclose(taken[[0, -1]], sigmoid([8, logit]), atol=1e-5)
+    images = np.zeros((1, 6, 80, 3), np.float32)
+    images[:, :, :40] = 4
+    put_in = metrics.insertion(looks_left(80), images, np.ones((1, 6, 80)), 1, 2)["probability"][0]
+    leaks = 2 / np.sqrt(2 * np.pi) / 40  # what a Gaussian of deviation 80 / 40 carries over the edge, of all there is
+    np.testing.assert_allclose(put_in[[0, -1]], sigmoid([4 * (1 - leaks), 4]), atol=1e-4)
+
+
+def test_pixels_of_one_rank_go_in_an_order_that_favours_no_side(left_half):
+    images = np.full((1, 6, 8, 3), 4, np.float32)
+    half = metrics.deletion(left_half, images, np.ones((1, 6, 8)), 1, 2, 0)["probability"][0, 1]
+    assert sigmoid(1) < half < sigmoid(3)  # about half of the left half is gone
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"maps": np.zeros((2, 8, 6))}, r"maps \(2, 8, 6\), expected \(N, H, W, 3\)"),
+        ({"maps": np.full((2, 6, 8), np.nan)}, "without NaN"),
+        ({"steps": 0}, "steps=0, expected an integer from 1 on"),
+        ({"classes": 2}, r"classes is \[2, 2\], expected ints from 0 to 1"),
+        ({"baseline": "grey"}, "baseline='grey', expected 'mean', 'blur'"),
+        ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or pictures"),
+    ],
+)
+def test_what_can_not_be_followed_is_named(changes, message, left_half):
+    arguments = {"images": np.zeros((2, 6, 8, 3)), "maps": np.zeros((2, 6, 8)), "classes": 0} | changes
+    for score in (metrics.deletion, metrics.insertion):
+        with pytest.raises(ValueError, match=message):
+            score(left_half, **arguments)

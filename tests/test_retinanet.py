@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from cvlab import backend, boxes, classify, files, retinanet
+from cvlab import backend, boxes, classify, data, files, retinanet
 
 NAMES = ("disc", "square")
 
@@ -176,6 +176,65 @@ def test_the_first_focal_loss_is_what_the_papers_formula_gives(config, model):
     of_boxes = np.where(sides < 0.1, 5 * sides**2, sides - 0.05).sum() / positive
     assert first == pytest.approx(expected + of_boxes, rel=1e-4)
     assert expected == pytest.approx(1.13, abs=0.02)
+
+
+# --- Winograd's convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters"), [((2, 16, 16, 5), 3), ((3, 17, 22, 4), 6), ((1, 1, 1, 2), 2), ((2, 5, 3, 3), 4)]
+)
+def test_winograd_is_the_convolution_and_so_are_its_gradients(shape, filters):
+    generator = np.random.default_rng(0)
+    maps, kernel = generator.normal(size=shape), generator.normal(size=(3, 3, shape[-1], filters))
+    around, (_, height, width, _) = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), shape
+    windows = np.stack([[around[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)])
+    given = {"maps": maps.astype("float32"), "kernel": kernel.astype("float32")}
+    found = keras.ops.convert_to_numpy(retinanet.winograd(*map(keras.ops.convert_to_tensor, given.values())))
+    expected = np.einsum("ijnyxc,ijck->nyxk", windows, kernel)
+    assert abs(found - expected).max() < 2e-5 * abs(expected).max()
+    share = generator.normal(size=found.shape)  # of the sum whose gradient it is
+    of_maps = np.zeros_like(around)
+    for i, j in np.ndindex(3, 3):
+        of_maps[:, i : i + height, j : j + width] += share @ kernel[i, j].T
+    expected = {
+        "maps": of_maps[:, 1:-1, 1:-1],
+        "kernel": np.einsum("ijnyxc,nyxk->ijck", windows, share),
+    }
+    for name, gradient in expected.items():
+
+        def summed(changed, name=name):
+            both = {key: keras.ops.convert_to_tensor(value) for key, value in given.items()} | {name: changed}
+            return keras.ops.sum(retinanet.winograd(*both.values()) * share.astype("float32"))
+
+        slope = keras.ops.convert_to_numpy(backend.value_and_grad(summed)(given[name])[1])
+        assert abs(slope - gradient).max() < 2e-5 * abs(gradient).max()
+
+
+def plainly(maps, kernel):
+    return keras.ops.conv(maps, kernel, padding="same")
+
+
+def test_only_large_maps_on_tensorflows_cpu_are_convolved_by_winograd(monkeypatch):
+    taken, layer = [], retinanet.Conv3x3(4)
+    monkeypatch.setattr(retinanet, "winograd", lambda *given: taken.append(given[0].shape[1]) or plainly(*given))
+    for side in (15, 16, 32):
+        assert layer(np.zeros((1, side, side, 2), "float32")).shape == (1, side, side, 4)
+    assert taken == ([16, 32] if (backend.name(), backend.device()) == ("tensorflow", "CPU") else [])
+
+
+def test_a_network_says_and_learns_the_same_without_winograd(model, monkeypatch):
+    images, own, labels = shapes(4)
+    start, ends = model.get_weights(), []
+    for way in (retinanet.winograd, plainly):
+        monkeypatch.setattr(retinanet, "winograd", way)
+        model.set_weights(start)
+        retinanet.trainable(model, "*")
+        model.make_predict_function(force=True)
+        said = model.predict_on_batch(images.astype("float32"))
+        ends.append([said["class"], said["box"], retinanet.train(model, images, own, labels, 3, 1e-3, 4)["loss"]])
+    for first, second in zip(*ends, strict=True):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
 
 
 # --- what anchors learn
@@ -375,6 +434,37 @@ def test_training_data_that_does_not_fit_is_told(model, change, words):
     images, own, labels = shapes(1)
     with pytest.raises(ValueError, match=words):
         retinanet.train(model, images, **{"true_boxes": own, "labels": labels, **change}, steps=1)
+
+
+def test_ap_of_our_detections_is_that_of_pycocotools_as_it_comes():
+    """Detections of the book's checkpoint, in COCO's own form of results, by its evaluator with its own settings."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    part, coco = data.load("scenes", "val", limit=24), COCO()
+    found = retinanet.detect(retinanet.restore("retinanet_toybox").model, part.images)
+
+    def rows(found_boxes, labels, image):
+        corners = zip(boxes.convert(found_boxes, "xyxy", "xywh").tolist(), labels, strict=True)
+        return [{"image_id": image, "category_id": int(label), "bbox": box} for box, label in corners]
+
+    truth = [row for i, each in enumerate(zip(part.boxes, part.labels, strict=True)) for row in rows(*each, i)]
+    truth = [row | {"id": i, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]} for i, row in enumerate(truth, 1)]
+    names = [{"id": label, "name": name} for label, name in enumerate(part.class_names)]
+    coco.dataset = {"images": [{"id": i} for i in range(len(part))], "annotations": truth, "categories": names}
+    coco.createIndex()
+    results = [
+        row | {"score": float(score)}
+        for i, each in enumerate(found)
+        for row, score in zip(rows(each["boxes"], each["labels"], i), each["scores"], strict=True)
+    ]
+    evaluator = COCOeval(coco, coco.loadRes(results), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    scored = retinanet.scores(found, part.boxes, part.labels, part.class_names)
+    assert [scored["AP"], scored["AP50"], scored["AP75"]] == pytest.approx(evaluator.stats[:3].tolist(), abs=1e-6)
+    assert 0.5 < scored["AP"] < 0.9
 
 
 # --- choosing, saving, restoring

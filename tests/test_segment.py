@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from cvlab import classify, metrics, segment
+from cvlab import backend, classify, data, metrics, segment
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,19 @@ def test_the_matrix_is_keras_convolution_and_its_transpose_the_transposed_one(k,
     np.testing.assert_allclose(ours, np.array(theirs)[0, ..., 0], atol=1e-5)
 
 
+@pytest.mark.parametrize(("k", "stride", "padding"), CASES)
+def test_whole_numbers_agree_with_keras_to_the_last_digit(k, stride, padding):
+    generator = np.random.default_rng(10 * k + stride)
+    kernel, y = generator.integers(-9, 10, (k, k)), generator.integers(-9, 10, (3, 4))  # exact in float32
+    ours = segment.transposed_convolution(y, kernel, stride, padding)
+    layer = keras.layers.Conv2DTranspose(1, k, stride, padding, use_bias=False)
+    layer.build((1, 3, 4, 1))
+    layer.set_weights([kernel[..., None, None]])
+    y, kernel = y[None, ..., None].astype("float32"), kernel[..., None, None].astype("float32")
+    for theirs in (layer(y), ops.conv_transpose(y, kernel, stride, padding)):
+        np.testing.assert_array_equal(ours, np.array(theirs)[0, ..., 0])
+
+
 def test_same_pads_the_odd_zero_at_the_end():
     matrix, shape = segment.convolution_matrix([[1, 10, 100]], (1, 4), 2, "same")
     assert shape == (1, 2)
@@ -79,6 +92,20 @@ def test_one_matrix_by_hand():
     matrix, shape = segment.convolution_matrix([[1, 2], [3, 4]], (2, 3))
     assert shape == (1, 2)
     np.testing.assert_array_equal(matrix, [[1, 2, 0, 3, 4, 0], [0, 1, 2, 0, 3, 4]])
+
+
+@pytest.mark.parametrize("k", range(1, 9))
+def test_the_initializer_interpolates_each_channel_for_every_kernel(k):
+    stride = (k + 1) // 2
+    kernel = np.array(segment.bilinear_initializer((k, k, 3, 3)))
+    assert kernel.shape == (k, k, 3, 3)
+    assert not kernel[..., ~np.eye(3, dtype=bool)].any()
+    if k == 2 * stride - stride % 2:
+        np.testing.assert_allclose(kernel[..., 1, 1], segment.bilinear_kernel(stride), rtol=1e-6)
+    ramp = np.add.outer(np.arange(6), 10 * np.arange(6))
+    inner = segment.transposed_convolution(ramp, kernel[..., 2, 2], stride)[k:-k, k:-k]
+    np.testing.assert_allclose(np.diff(inner, axis=0), 1 / stride, atol=1e-5)  # a ramp stays one
+    np.testing.assert_allclose(np.diff(inner, axis=1), 10 / stride, atol=1e-5)
 
 
 def test_output_sizes_are_ambiguous_and_a_wrong_one_is_an_error():
@@ -159,12 +186,17 @@ def test_finer_networks_begin_as_the_coarsest(body, photographs):
 
 
 def test_what_a_bad_network_is_told(body):
-    with pytest.raises(ValueError, match="stride=4, expected 32, 16 or 8"):
+    with pytest.raises(ValueError, match="stride=4, expected 32, 16 or 8, as small's coarsest map has stride 32"):
         segment.fcn(body, 3, 4)
+    with pytest.raises(ValueError, match="stride=8, expected 4, 2 or 1, as resnet20's coarsest map has stride 4"):
+        segment.fcn(classify.resnet20(weights=None, include_top=False), 3, 8)
     with pytest.raises(ValueError, match="num_classes=1, expected an integer from 2 on"):
         segment.fcn(body, 1)
-    with pytest.raises(ValueError, match="no feature map of stride 8"):
-        segment.fcn(classify.resnet20(weights=None, include_top=False), 3, 8)
+    with pytest.raises(ValueError, match="resnet20 gives .* expected feature maps .*include_top=False"):
+        segment.fcn(classify.resnet20(weights=None), 3, 4)
+    with pytest.raises(ValueError, match="once has no feature map of stride 16"):
+        pixels = keras.Input((None, None, 3))
+        segment.fcn(keras.Model(pixels, keras.layers.Conv2D(4, 3, 32, "same")(pixels), name="once"), 3, 16)
 
 
 def test_networks_can_be_saved_and_loaded(body, photographs, tmp_path):
@@ -276,3 +308,53 @@ def test_predict_takes_lists_and_says_what_is_too_small(body, photographs):
 def test_masks_that_do_not_fit_are_told(body, photographs, masks, message):
     with pytest.raises(ValueError, match=message):
         segment.train(segment.fcn(body, 3, 8), photographs, masks, 1)
+
+
+# Three networks side by side ------------------------------------------------------------------------------------------
+
+
+def test_a_backbones_coarsest_map_decides_on_the_strides(body):
+    assert segment.strides(body) == (32, 16, 8)
+    assert segment.strides(classify.efficientnet_lite0(weights=None, include_top=False)) == (32, 16, 8)
+    resnet = classify.resnet20(weights=None, include_top=False)
+    assert segment.strides(resnet) == (4, 2, 1)
+    model = segment.fcn(resnet, 3, 1)
+    assert [m.shape[-1] for m in model.get_layer("heads").inputs] == [16, 32, 64]
+    assert segment.predict(model, np.zeros((1, 5, 9, 3), np.uint8)).shape == (1, 5, 9)
+    with pytest.raises(ValueError, match="9×3 pixels is too small.*4×4"):
+        segment.predict(model, np.zeros((1, 3, 9, 3), np.uint8))
+
+
+def squares(count):
+    """Pictures of a bright square that is smaller than the coarsest cell, with void around its edge."""
+    generator, images = np.random.default_rng(count), np.full((count, 64, 64, 3), 20, np.uint8)
+    masks = np.zeros((count, 64, 64), np.uint8)
+    for image, mask, (top, left) in zip(images, masks, generator.integers(4, 36, (count, 2)), strict=True):
+        mask[top - 1 : top + 25, left - 1 : left + 25] = 2
+        image[top : top + 24, left : left + 24], mask[top : top + 24, left : left + 24] = 250, 1
+    return data.Dataset("squares", "train", images, class_names=("ground", "square"), masks=masks,
+                        mask_names=("ground", "square", "void"))  # fmt: skip
+
+
+def test_side_by_side_the_rows_are_what_the_networks_find(body):
+    train, test = squares(24), squares(6)
+    rows, models = segment.trial(body, train, test, (32, 8), "frozen", (0, 1), 100, 0.3, 8)
+    assert [(row["stride"], row["seed"]) for row in rows] == [(8, 0), (8, 1), (32, 0), (32, 1)]
+    for row in (rows[1], rows[3]):  # the models are those of the last seed
+        np.testing.assert_array_equal(row["found"], segment.predict(models[row["stride"]], test.images))
+    scored = metrics.segmentation_scores(test.masks, rows[3]["found"], 2, 2)
+    assert rows[3]["mean IoU"] == scored["mean IoU"] and len(rows[3]["IoU"]) == 2
+    assert min(rows[0]["mean IoU"], rows[1]["mean IoU"]) > max(rows[2]["mean IoU"], rows[3]["mean IoU"]) + 0.2
+    assert (rows[0]["found"] != rows[1]["found"]).any()
+
+
+@pytest.mark.parametrize("mode", ["frozen", "fine_tune"])
+def test_side_by_side_is_training_one_by_one(body, mode):
+    train, test = squares(8), squares(4)
+    row = segment.trial(body, train, test, (8, 16), mode, (1, 0), 10, 0.02)[0][3]
+    model = segment.fcn(body, 2, 16, mode)
+    backend.set_seed(0)  # trial gives the heads alone their first weights
+    heads = segment._heads([8, 8], 2, [16, 32])
+    model.get_layer("heads").set_weights(heads.get_weights())
+    segment.train(model, train.images, train.masks, 10, 0.02, 4, ignore=2)
+    assert (segment.predict(model, test.images) == row["found"]).mean() > 0.999

@@ -1,0 +1,890 @@
+"""What a classifier looks at: CAM, Grad-CAM, saliency, SmoothGrad, and ZFNet's way back from a feature to the pixels.
+
+What is explained is always the logit: the score that a softmax or sigmoid at the model's end turns into a probability.
+Every function takes the weights as they are when it is called; what is kept of a model is how it is built.
+"""
+
+import weakref
+
+import cv2
+import keras
+import numpy as np
+from keras import layers, ops
+
+from . import backend
+
+SQUASHING = ("softmax", "sigmoid", "logsoftmax")
+RECTIFIERS = ("relu", "relu6")
+GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+POOLING = (layers.MaxPooling2D, layers.AveragePooling2D)
+IDLE = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise, layers.Identity)  # in a model that doesn't learn
+RESHAPING = (layers.Reshape, layers.Flatten)
+BETWEEN = (*POOLING, layers.ZeroPadding2D)
+CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
+WINDOWED = (*CONVOLUTIONS, *POOLING)
+LINEAR = (*CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling, layers.Normalization,
+          layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
+
+
+def cam(model, images, classes=None, batch_size=16, raw=False):
+    """Map which places speak for a class, by the weights of the dense layer behind the pooling.
+
+    A cell of the last feature maps adds w · f / (h · w) to the logit: f are its features, w the class's weights, and
+    the pooling divides by the number of cells. These shares, enlarged bilinearly to the picture's size, are the raw map
+    (before enlarging they sum to the logit without its bias). What is negative becomes 0, and each map is divided by
+    its own maximum. A map in which nothing speaks for the class is 0 all over.
+
+    Args:
+        model: Keras Sequential or functional model, from pictures to logits or probabilities (N, classes), that ends in
+            global average pooling and a dense layer; dropout may stand between them. Models may be nested in it.
+        images: (N, H, W, 3) in the model's own range, or one picture (H, W, 3).
+        classes: None for those predicted, an int for all pictures, or (N,) ints.
+        batch_size: pictures at a time.
+        raw: give the map before negative values are cut off and the rest is scaled.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
+
+    Raises:
+        ValueError: for another kind of model, and for pictures or classes that it can't have.
+
+    Source: Zhou et al., Learning deep features for discriminative localization, CVPR 2016, section 2.
+    """
+    network = _network(model, images, "cam")
+    pooled, dense = network.pooled_head("cam")
+    plan = network.plan(pooled)
+
+    def shares(x, classes, weights):
+        values = plan.run({0: x}, weights)
+        features, chosen = ops.cast(values[pooled], "float32"), _chosen(values[network.output], classes)
+        class_weights = ops.take(ops.cast(plan.kernel(dense, weights), "float32"), chosen, axis=1)  # (C, N)
+        cells = ops.cast(ops.shape(features)[1] * ops.shape(features)[2], "float32")
+        return ops.einsum("nhwc,cn->nhw", features, class_weights) / cells
+
+    return _heatmaps("cam", network, plan, shares, images, classes, batch_size, raw)
+
+
+def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
+    """Map which places of a layer speak for a class, its feature maps weighted by the gradient of the logit.
+
+    The weight of a feature map is the mean, over its cells, of the logit's gradient by them; the raw map is the
+    weighted sum of the feature maps, enlarged bilinearly to the picture's size. What is negative becomes 0, and each
+    map is divided by its own maximum. On the maps that global average pooling and a dense layer read, it equals `cam`.
+
+    Args:
+        model, images, classes, batch_size, raw: as in `cam`, but any convolutional classifier will do.
+        layer: name of a layer, of a nested model's layer ("name" or "model/name"), or of a nested model, whose output
+            is explained as it is. None finds the last feature maps: those that global pooling reads, and in a model
+            without it the last ones before a pooling, flattening or dense layer.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
+
+    Raises:
+        ValueError: for a layer that isn't there or whose output is not feature maps (N, h, w, C), a model without a
+            convolution, and for pictures or classes that the model can't have.
+
+    Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2.
+    """
+    network = _network(model, images, "grad_cam")
+    target = network.last_maps("grad_cam") if layer is None else network.find(layer, "grad_cam")
+    plan = network.plan(target)
+
+    def weighted(x, classes, weights):
+        values = plan.run({0: x}, weights, "before")
+
+        def score(features):
+            logits = plan.run(values | {target: features}, weights, "after")[network.output]
+            return _score(logits, classes)
+
+        _, gradient = backend.value_and_grad(score)(values[target])
+        features, gradient = ops.cast(values[target], "float32"), ops.cast(gradient, "float32")
+        return ops.einsum("nhwc,nc->nhw", features, ops.mean(gradient, axis=(1, 2)))
+
+    return _heatmaps("grad_cam", network, plan, weighted, images, classes, batch_size, raw)
+
+
+def saliency(model, images, classes=None, batch_size=16, raw=False):
+    """Map how much the logit changes with each pixel: its gradient by the picture.
+
+    The absolute values of a pixel's channels are summed, and each map is divided by its own maximum.
+
+    Args:
+        model, images, classes, batch_size: as in `cam`, but any classifier will do.
+        raw: give the gradient itself.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or the gradient, (N, H, W, 3) float32, if raw; without N for one picture.
+
+    Raises:
+        ValueError: for pictures or classes that the model can't have, or a model that is not Sequential or functional.
+
+    Source: Simonyan et al., Deep inside convolutional networks, 2014, section 3 (which takes the largest channel).
+    """
+    network = _network(model, images, "saliency")
+    plan = network.plan()
+
+    def slope(x, classes, weights):
+        def score(x):
+            return _score(plan.run({0: x}, weights)[network.output], classes)
+
+        _, gradient = backend.value_and_grad(score)(x)
+        return gradient if raw else ops.sum(ops.abs(gradient), axis=-1)
+
+    pictures, classes = network.checked(images, classes, "saliency")
+    maps = plan.batched(("saliency", raw), slope, batch_size, pictures, classes)
+    return _as_given(maps if raw else _scaled(maps), images)
+
+
+def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, batch_size=16, raw=False):
+    """Map the saliency that stays when noise is added: the mean gradient of several noisy copies of each picture.
+
+    The mean is of signed gradients; then the absolute values of a pixel's channels are summed, and each map is divided
+    by its own maximum. All pictures get the same patterns of noise, each scaled to its own range, so that a map does
+    not depend on which pictures come along. Predicted classes are those of the pictures without noise.
+
+    Args:
+        model, images, classes, batch_size, raw: as in `saliency`.
+        samples: noisy copies of each picture.
+        noise: standard deviation, as a share of the picture's range (its largest value less its smallest).
+        seed: of the noise.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or the mean gradient, (N, H, W, 3) float32, if raw; without N for one picture.
+
+    Raises:
+        ValueError: as `saliency`, and for samples < 1 or noise < 0.
+
+    Source: Smilkov et al., SmoothGrad: removing noise by adding noise, 2017.
+    """
+    if samples < 1 or noise < 0:
+        raise ValueError(f"smooth_grad: samples={samples!r} and noise={noise!r}, expected at least 1 and at least 0")
+    network = _network(model, images, "smooth_grad")
+    plan = network.plan()
+
+    def slope(x, classes, spread, patterns, weights):
+        def score(x):
+            noisy = x[:, None] + spread[:, None, None, None, None] * patterns
+            scores = plan.run({0: ops.reshape(noisy, (-1, *x.shape[1:]))}, weights)[network.output]
+            of_copies = ops.reshape(scores, (ops.shape(x)[0], -1, scores.shape[-1]))
+            return _score(ops.sum(of_copies, axis=1), classes)
+
+        return backend.value_and_grad(score)(x)[1]
+
+    pictures, classes = network.checked(images, classes, "smooth_grad")
+    if (classes < 0).any():
+        classes = logits(model, pictures, batch_size).argmax(-1).astype(np.int32)
+    patterns = np.random.default_rng(seed).standard_normal((samples, *pictures.shape[1:]), np.float32)
+    room = max(1, batch_size // len(pictures))  # copies that fit a batch
+    together = max(size for size in range(1, min(room, samples) + 1) if samples % size == 0)
+    spread = noise * np.ptp(pictures, axis=(1, 2, 3)).astype(np.float32)
+    groups = [ops.convert_to_tensor(group) for group in patterns.reshape(-1, together, *pictures.shape[1:])]
+    compiled, weights = plan.compile("smooth_grad", slope), plan.weights()
+
+    def total(*batch):
+        return sum(compiled(*batch, group, weights) for group in groups)
+
+    gradient = _batched(total, batch_size, pictures, classes, spread) / np.float32(samples)
+    return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
+
+
+def logits(model, images, batch_size=16):
+    """Give the scores that a softmax or sigmoid at the model's end would turn into probabilities.
+
+    Returns:
+        (N, classes) float32. A model that ends in neither is taken to give logits.
+    """
+    network = _network(model, images, "logits")
+    plan = network.plan()
+
+    def forward(x, classes, weights):
+        return ops.cast(plan.run({0: x}, weights)[network.output], "float32")
+
+    return plan.batched("logits", forward, batch_size, *network.checked(images, None, "logits"))
+
+
+def probabilities(model, images, batch_size=16):
+    """Give each class's probability, (N, classes) float32 in [0, 1], also where the model itself gives logits.
+
+    The model's own softmax or sigmoid decides; logits of a model with neither get softmax, a single one sigmoid.
+    """
+    scores, squash = logits(model, images, batch_size), _network(model, images, "probabilities").squash
+    if squash == "sigmoid" or (squash is None and scores.shape[1] == 1):
+        return ops.convert_to_numpy(ops.sigmoid(scores))
+    return ops.convert_to_numpy(ops.softmax(scores, axis=-1))
+
+
+def deconvnet(model, images, layer, channel=None, switches=True, everywhere=False):
+    """Project a feature back to the pixels, as ZFNet's authors did: unpool, rectify, transposed filters.
+
+    From the strongest activation of a layer down to the picture: max pooling puts each value back to where its maximum
+    was, the first one where several are equal, and adds where windows overlap; ReLU sets negative values to 0;
+    convolutions, and whatever else is linear (batch normalization, rescaling, padding, average pooling), are
+    transposed. Response normalization is left out, as in the paper.
+
+    Args:
+        model: Keras model in which one layer follows another, from the pictures to `layer`; nested or not.
+        images: (N, H, W, 3) in the model's own range, or one picture (H, W, 3).
+        layer: name of a layer with feature maps (N, h, w, C), as in `grad_cam`.
+        channel: the feature, 0 to C − 1; None for all of them.
+        switches: False to put each value to the same cell of its window instead: the middle, or what is left above it.
+        everywhere: project all activations of the channel together, not the strongest alone.
+
+    Returns:
+        (N, H, W, 3) float32 of either sign, in the units of the picture's gradient; (H, W, 3) for one picture.
+
+    Raises:
+        ValueError: for a layer or channel that isn't there, and for layers on the way that have no way back here.
+
+    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 2.1.
+    """
+    network = _network(model, images, "deconvnet", scores=False)
+    chain = network.chain(network.find(layer, "deconvnet"), "deconvnet")
+    pictures, _ = network.checked(images, None, "deconvnet")
+    inputs = _forward(chain, pictures)
+    features = inputs.pop()
+    channels = np.arange(features.shape[-1])
+    chosen = np.isin(channels, channels if channel is None else _channel(features, channel, "deconvnet"))
+    if not everywhere:
+        flat = np.where(chosen, features, -np.inf).reshape(len(features), -1)
+        chosen = (np.arange(flat.shape[1]) == flat.argmax(-1)[:, None]).reshape(features.shape)
+    back = np.where(chosen, features, 0)
+    for step, x in zip(reversed(chain), reversed(inputs)):
+        back = _backward(step, x, back, switches)
+    return _as_given(back, images)
+
+
+def strongest(model, images, layer, channel, count=9, batch_size=64):
+    """Find the pictures that excite a feature most, and the part of each that the strongest activation sees.
+
+    Args:
+        model, layer: as in `deconvnet`.
+        images: (N, H, W, 3) in the model's own range.
+        channel: the feature, 0 to C − 1.
+        count: how many pictures, each with its strongest activation.
+        batch_size: pictures at a time.
+
+    Returns:
+        rows: (count,) int, which pictures, the most excited first; fewer where there are fewer pictures.
+        windows: (count, 4) float32, xyxy in pixels: all that the activation depends on, cut at the picture's border.
+        values: (count,) float32, the activations.
+
+    Raises:
+        ValueError: as `deconvnet`.
+    """
+    network = _network(model, images, "strongest", scores=False)
+    target = network.find(layer, "strongest")
+    chain = network.chain(target, "strongest")
+    plan = network.plan(target)
+    pictures, _ = network.checked(images, None, "strongest")
+    inputs = _forward(chain, pictures[:1])
+    channels = np.full(len(pictures), _channel(inputs.pop(), channel, "strongest"), np.int32)
+
+    def forward(x, channels, weights):
+        features = ops.cast(plan.run({0: x}, weights, "before")[target], "float32")
+        return ops.take(features, channels[0], axis=-1)
+
+    maps = plan.batched("strongest", forward, batch_size, pictures, channels)
+    flat = maps.reshape(len(maps), -1)
+    rows = np.argsort(-flat.max(-1), kind="stable")[:count]
+    y, x = np.unravel_index(flat[rows].argmax(-1), maps.shape[1:])
+    spans = [[_seen(chain, inputs, place, axis) for place in places] for axis, places in ((1, x), (0, y))]
+    windows = np.concatenate([np.reshape(spans, (2, -1, 2))[..., end].T for end in (0, 1)], axis=1)
+    return rows, windows.astype(np.float32), flat[rows].max(-1)
+
+
+def overlay(image, map, opacity=0.5, cmap="viridis"):
+    """Lay a map over its picture, in the colours of a matplotlib colour map.
+
+    Args:
+        image: (H, W, 3) or (N, H, W, 3), uint8 or float, 0–255.
+        map: (H, W) or (N, H, W), in [0, 1], of the same size.
+        opacity: of the map, 0 (the picture alone) to 1 (the map alone).
+        cmap: name of the colour map.
+
+    Returns:
+        uint8, of the image's shape.
+
+    Raises:
+        ValueError: for shapes that don't fit, and an opacity outside 0 to 1.
+    """
+    import matplotlib
+
+    image, map = np.asarray(image, np.float32), np.asarray(map, np.float32)
+    if image.shape != (*map.shape, 3):
+        raise ValueError(f"overlay: image has shape {image.shape} and map {map.shape}, expected (H, W, 3) and (H, W)")
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"overlay: opacity={opacity!r}, expected a number from 0 to 1")
+    colours = 255 * matplotlib.colormaps[cmap](np.clip(map, 0, 1))[..., :3]
+    return np.rint(np.clip((1 - opacity) * image + opacity * colours, 0, 255)).astype(np.uint8)
+
+
+def normalize(images, mean=0.0, std=255.0):
+    """Bring pixels to a model's range: (images − mean) / std, channel by channel.
+
+    Args: images: (..., 3). mean, std: numbers, or one for each channel, in the units of the images; by default pixels
+        0–255 come to 0–1.
+
+    Returns:
+        float32, of the images' shape.
+    """
+    return ((np.asarray(images, np.float64) - mean) / std).astype(np.float32)
+
+
+def denormalize(images, mean=0.0, std=255.0):
+    """Undo `normalize` with the same mean and std: images · std + mean, by default 0–1 to 0–255.
+
+    Returns:
+        float32, of the images' shape; uint8 pixels come back to within rounding (`np.rint` makes them whole).
+    """
+    return (np.asarray(images, np.float64) * std + mean).astype(np.float32)
+
+
+class _Slot:
+    """Stands for a tensor in the arguments of a step, by its number in the network."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+class _Step:
+    """A layer, or an operation of `keras.ops`, that computes tensors from tensors, all known by number."""
+
+    def __init__(self, layer, name, arguments, parents, outputs):
+        self.layer, self.name, self.arguments, self.parents, self.outputs = layer, name, arguments, parents, outputs
+
+    @property
+    def activation(self):
+        """Its name, "linear" where there is none; also of layers and operations that are nothing but an activation."""
+        function = getattr(self.layer, "activation", None)
+        name = type(self.layer).__name__ if function is None else getattr(function, "__name__", repr(function))
+        name = name.lower().replace("_", "")
+        return name if function is not None or name in (*SQUASHING, *RECTIFIERS) else "linear"
+
+    @property
+    def is_only_an_activation(self):
+        return isinstance(self.layer, layers.Activation) or type(self.layer).__name__.lower() in SQUASHING + RECTIFIERS
+
+    @property
+    def is_convolution(self):
+        return "conv" in type(self.layer).__name__.lower()
+
+    @property
+    def is_weighted(self):
+        """Whether it is a plain convolution or dense layer, whose kernel and bias are all there is to it."""
+        kind, quantized = type(self.layer), getattr(self.layer, "quantization_mode", None)
+        return kind in (*CONVOLUTIONS, layers.Dense) and self.is_channels_last and not quantized
+
+    @property
+    def is_valid_convolution(self):
+        return self.is_weighted and getattr(self.layer, "padding", None) == "valid"
+
+    @property
+    def is_norm(self):
+        return type(self.layer) is layers.BatchNormalization and self.layer.axis in (-1, 3)
+
+    @property
+    def is_channels_last(self):
+        return getattr(self.layer, "data_format", "channels_last") == "channels_last"
+
+    @property
+    def is_idle(self):
+        """Whether it hands on what it gets, in a model that doesn't learn."""
+        return isinstance(self.layer, IDLE) or (self.is_only_an_activation and self.activation == "linear")
+
+    def __call__(self, values):
+        """Compute the outputs from a dict of tensors by number."""
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: values[leaf.number] if isinstance(leaf, _Slot) else leaf, self.arguments
+        )
+        if "training" in kwargs:
+            kwargs["training"] = False
+        return keras.tree.flatten(self.layer(*args, **kwargs))
+
+
+class _Network:
+    """A model laid open: the layers of nested models too, in the order of computing; the picture is tensor 0."""
+
+    def __init__(self, model, where):
+        functional = _functional(model)
+        if functional is None:
+            raise ValueError(f"{where}: model is a {type(model).__name__}, expected a Sequential or functional Keras "
+                             "model, built")  # fmt: skip
+        if len(functional.inputs) != 1 or len(functional.outputs) != 1:
+            raise ValueError(f"{where}: {model.name} has {len(functional.inputs)} inputs and {len(functional.outputs)} "
+                             "outputs, expected one of each: pictures and scores")  # fmt: skip
+        self.name, self.functional = model.name, weakref.ref(functional)
+        self.steps, self.named, self.plans, self.shapes = [], {}, {}, [tuple(functional.inputs[0].shape)]
+        (self.output,) = self._lay_open(functional, [0], "")
+        self.producer = {number: step for step in self.steps for number in step.outputs}
+        self.last = self._above(self.output, lambda s: s.is_idle or isinstance(s.layer, RESHAPING))
+        self.squash = self.last.activation if self.last and self.last.activation in SQUASHING else None
+        if self.squash and not (self.last.is_only_an_activation or self.last.is_weighted):
+            raise ValueError(f"{where}: {self.last.name!r}, a {type(self.last.layer).__name__} that ends {self.name}, "
+                             f"applies its {self.squash} itself; put that in a layer of its own")  # fmt: skip
+        self.settings = self._settings()
+
+    def is_of(self, model):
+        """Whether the model is still built as it was."""
+        now = self._settings()
+        same = len(now) == len(self.settings) and all(one is other for one, other in zip(now, self.settings))
+        return same and self.functional() is _functional(model)
+
+    def variables(self):
+        """Give all weights, each once."""
+        found = (variable for step in self.steps for variable in getattr(step.layer, "weights", ()))
+        return list({id(variable): variable for variable in found}.values())
+
+    def _settings(self):
+        """Give what can be exchanged in a layer: variables, activations, and what `Normalization` adapted to."""
+        names = ("activation", "mean", "variance")
+        return self.variables() + [getattr(step.layer, name, None) for step in self.steps for name in names]
+
+    def _lay_open(self, functional, sources, prefix):
+        numbers = dict(zip(map(id, functional.inputs), sources))
+
+        def slot(leaf):
+            return _Slot(numbers[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
+
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for node in functional._nodes_by_depth[depth]:
+                if node.is_input:
+                    continue
+                layer, name = node.operation, prefix + node.operation.name
+                parents = [numbers[id(tensor)] for tensor in node.arguments.keras_tensors]
+                if (inner := _functional(layer)) is not None:
+                    outputs = self._lay_open(inner, parents, f"{name}/")
+                else:
+                    outputs = [len(self.shapes) + place for place in range(len(node.outputs))]
+                    self.shapes += [tuple(tensor.shape) for tensor in node.outputs]
+                    arguments = keras.tree.map_structure(slot, (node.arguments.args, node.arguments.kwargs))
+                    self.steps.append(_Step(layer, name, arguments, parents, outputs))
+                numbers.update(zip(map(id, node.outputs), outputs))
+                self.named[name] = outputs[0]
+        return [numbers[id(tensor)] for tensor in functional.outputs]
+
+    def _above(self, number, passing):
+        """Go up from a tensor, past the steps that `passing` is true of, to the next one; None at the picture."""
+        while (step := self.producer.get(number)) and len(step.parents) == 1 and passing(step):
+            number = step.parents[0]
+        return step
+
+    def checked(self, images, classes, where):
+        """Give pictures (N, H, W, C) float32 and classes (N,) int32, −1 for one to be predicted."""
+        pictures = np.asarray(images)
+        pictures = pictures[None] if pictures.ndim == 3 else pictures
+        takes = self.shapes[0]
+        if not (pictures.dtype.kind in "uif" and pictures.ndim == len(takes) == 4 and len(pictures) and all(
+            want in (None, has) for has, want in zip(pictures.shape[1:], takes[1:]))):  # fmt: skip
+            raise ValueError(f"{where}: images are {pictures.dtype} of shape {np.shape(images)}; expected numbers, "
+                             f"(N, H, W, C) or (H, W, C), as {self.name} takes {takes}")  # fmt: skip
+        count = self.shapes[self.output][-1]
+        chosen = np.asarray(-1 if classes is None else classes)
+        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(pictures),)) or (
+            classes is not None and (chosen.min() < 0 or chosen.max() >= count)):  # fmt: skip
+            raise ValueError(f"{where}: classes is {classes!r}, expected None, an int or {len(pictures)} ints, "
+                             f"from 0 to {count - 1}")  # fmt: skip
+        return pictures.astype(np.float32), np.broadcast_to(chosen, len(pictures)).astype(np.int32)
+
+    def find(self, layer, where):
+        """Give the number of a layer's output, feature maps (N, h, w, C)."""
+        wanted = getattr(layer, "name", layer)
+        paths = [wanted] if wanted in self.named else [n for n in self.named if n.rsplit("/", 1)[-1] == wanted]
+        if len(paths) > 1:
+            raise ValueError(f"{where}: layer {wanted!r} is in the model more than once, as {', '.join(paths)}")
+        if not paths:
+            names = ", ".join(step.name for step in self.steps if step.is_convolution) or "none"
+            raise ValueError(f"{where}: layer {wanted!r} is not in the model; its convolutional layers are {names}")
+        number = self.named[paths[0]]
+        if len(self.shapes[number]) != 4:
+            raise ValueError(f"{where}: layer {wanted!r} gives {self.shapes[number]}, expected feature maps "
+                             "(N, h, w, C)")  # fmt: skip
+        return number
+
+    def last_maps(self, where):
+        """Give the number of the feature maps that global pooling reads, or else the last before other heads."""
+        number, last = self.output, None
+        while (step := self.producer.get(number)) and len(step.parents) == 1:
+            if isinstance(step.layer, GLOBAL_POOLING):
+                last = step.parents[0]
+                break
+            last = number if last is None and len(self.shapes[number]) == 4 else last
+            number = step.parents[0]
+        else:
+            if last is None:
+                maps = [number for number, shape in enumerate(self.shapes) if number and len(shape) == 4]
+                last = maps[-1] if maps else 0
+            while (step := self.producer.get(last)) and (step.is_idle or isinstance(step.layer, BETWEEN)):
+                last = step.parents[0]
+        if not any(step.is_convolution for step in self.upstream(last)):
+            raise ValueError(f"{where}: {self.name} has no convolutional layer before its scores")
+        return last
+
+    def upstream(self, number):
+        """Give the steps that a tensor depends on, in the order of computing."""
+        needed, steps = {number}, []
+        for step in reversed(self.steps):
+            if needed.intersection(step.outputs):
+                needed.update(step.parents)
+                steps.append(step)
+        return steps[::-1]
+
+    def pooled_head(self, where):
+        """Give the number of the feature maps that global average pooling reads, and the dense layer behind it."""
+        dense = self.last
+        if dense is not None and dense.is_only_an_activation and self.squash:
+            dense = self._above(dense.parents[0], lambda s: s.is_idle)
+        linear = dense is not None and (dense is self.last or dense.activation == "linear")
+        fits = linear and type(dense.layer) is layers.Dense and (dense.activation in ("linear", self.squash))
+        pool = self._above(dense.parents[0], lambda s: s.is_idle or isinstance(s.layer, RESHAPING)) if fits else None
+        if pool is None or not isinstance(pool.layer, layers.GlobalAveragePooling2D) or not pool.is_channels_last:
+            end = [type(step.layer).__name__ for step in self.steps[-4:]]
+            raise ValueError(f"{where}: {self.name} ends in {', '.join(end)}; CAM needs global average pooling and one "
+                             "dense layer behind it. grad_cam explains any convolutional classifier")  # fmt: skip
+        self.last_maps(where)  # there is a convolution
+        return pool.parents[0], dense
+
+    def chain(self, number, where):
+        """Give the steps from the picture to a tensor, where one follows another."""
+        steps = self.upstream(number)
+        for step in steps:
+            if len(step.parents) != 1 or len(step.outputs) != 1:
+                raise ValueError(f"{where}: layer {step.name!r} joins several paths, expected one layer after another")
+            if not step.is_idle and not _has_way_back(step):
+                known = ", ".join(kind.__name__ for kind in (layers.ReLU, layers.MaxPooling2D, *LINEAR))
+                raise ValueError(f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
+                                 f"activation, has no way back; {known} have one")  # fmt: skip
+        return [step for step in steps if not step.is_idle]
+
+    def plan(self, keep=None):
+        """Give the plan of a run that computes the tensor `keep` too."""
+        if keep not in self.plans:
+            self.plans[keep] = _Plan(self, keep)
+        return self.plans[keep]
+
+
+class _Plan:
+    """How to compute a network's scores fast: batch normalization and padding become part of a convolution.
+
+    The weights are arguments of what is compiled, so that none is ever out of date.
+    """
+
+    def __init__(self, network, keep):
+        self.entries, self.late, self.compiled, readers = [], set(), {}, {}
+        for step in network.steps:
+            for parent in step.parents:
+                readers.setdefault(parent, []).append(step)
+
+        def only_reader(step):
+            following = readers.get(step.outputs[0], ())
+            return following[0] if len(following) == 1 and keep not in step.outputs else None
+
+        frames, folded, after = {}, {}, {keep}
+        for step in network.steps:
+            reader = only_reader(step)
+            if reader and type(step.layer) is layers.ZeroPadding2D and reader.is_valid_convolution:
+                frames[reader] = step
+            elif reader and step.is_weighted and step.activation == "linear" and reader.is_norm:
+                folded[reader] = step
+            else:
+                entry = self._entry(network, step, folded, frames)
+                self.entries.append(entry)
+                if after & set(entry.parents):
+                    self.late.add(entry)
+                    after.update(entry.outputs)
+        self.weights = backend.jit(lambda: [entry.weights() for entry in self.entries], reads=network.variables())
+
+    @staticmethod
+    def _entry(network, step, folded, frames):
+        if step in folded:
+            return _Weighted(folded[step], step, frames.get(folded[step]))
+        bare = step is network.last and network.squash is not None
+        if bare and step.is_only_an_activation:
+            return _Nothing(step)
+        if step.is_weighted:
+            return _Weighted(step, None, frames.get(step), bare)
+        return _Norm(step) if step.is_norm else _Layer(step)
+
+    def compile(self, name, function):
+        """Compile a function; the first one of that name serves ever after."""
+        if name not in self.compiled:
+            self.compiled[name] = backend.jit(function)
+        return self.compiled[name]
+
+    def batched(self, name, function, batch_size, *arrays):
+        """Run a function of tensors and of the weights over (N, ...) arrays, compiled, batch by batch."""
+        compiled, weights = self.compile(name, function), self.weights()
+        return _batched(lambda *batch: compiled(*batch, weights), batch_size, *arrays)
+
+    def run(self, values, weights, part="all"):
+        """Compute the tensors of a part, "before" or "after" the one kept, from those there are; give them all."""
+        values = dict(values)
+        for entry, own in zip(self.entries, weights):
+            if part == "all" or (entry in self.late) == (part == "after"):
+                values.update(zip(entry.outputs, entry(values, own)))
+        return values
+
+    def kernel(self, step, weights):
+        """Give a dense layer's kernel, (features, classes)."""
+        return next(own[0] for entry, own in zip(self.entries, weights) if entry.step is step)
+
+
+class _Layer:
+    """Compute a step as it is, with the weights given."""
+
+    def __init__(self, step):
+        self.step, self.parents, self.outputs = step, step.parents, step.outputs
+        self.variables = getattr(step.layer, "weights", [])
+
+    def weights(self):
+        return [_value(variable) for variable in self.variables]
+
+    def __call__(self, values, weights):
+        with keras.StatelessScope(state_mapping=list(zip(self.variables, weights))):
+            return self.step(values)
+
+
+class _Nothing(_Layer):
+    """Hand on what the softmax or sigmoid would get: the logits."""
+
+    def __call__(self, values, weights):
+        return [values[self.parents[0]]]
+
+
+class _Weighted(_Layer):
+    """Compute a convolution or dense layer, with what is folded into it, or with its activation left out."""
+
+    def __init__(self, step, norm=None, frame=None, bare=False):
+        super().__init__(step)
+        self.norm, self.frame = norm, frame
+        self.parents, self.outputs = (frame or step).parents, (norm or step).outputs
+        self.activation = None if bare or norm else step.layer.activation
+
+    def weights(self):
+        layer = self.step.layer
+        kernel, bias = _value(layer.kernel), _value(layer.bias) if layer.use_bias else None
+        if self.norm:
+            scale, shift = _scale_and_shift(self.norm.layer)
+            bias = shift if bias is None else shift + scale * bias
+            depthwise = isinstance(layer, layers.DepthwiseConv2D)  # kernel (h, w, in, multiplier), or (…, in, out)
+            kernel = kernel * (ops.reshape(scale, kernel.shape[2:]) if depthwise else scale)
+        return [kernel] if bias is None else [kernel, bias]
+
+    def __call__(self, values, weights):
+        layer, x = self.step.layer, values[self.parents[0]]
+        padding = getattr(layer, "padding", None)
+        if self.frame and _is_same_padding(self.frame.layer, layer, x.shape):
+            padding = "same"  # spares a copy of x, and of its gradient
+        elif self.frame:
+            (x,) = self.frame(values)
+        x, *weights = (ops.cast(tensor, layer.compute_dtype) for tensor in (x, *weights))
+        y = _product(layer, x, weights[0], padding)
+        y = ops.add(y, weights[1]) if len(weights) > 1 else y
+        return [y if self.activation is None else self.activation(y)]
+
+
+class _Norm(_Layer):
+    """Compute a batch normalization that nothing could be folded into, as a scale and a shift."""
+
+    def weights(self):
+        return list(_scale_and_shift(self.step.layer))
+
+    def __call__(self, values, weights):
+        x, scale, shift = (ops.cast(tensor, self.step.layer.compute_dtype)
+                           for tensor in (values[self.parents[0]], *weights))  # fmt: skip
+        return [ops.add(x * scale, shift)]
+
+
+def _value(variable):
+    return ops.stop_gradient(ops.convert_to_tensor(variable))
+
+
+def _scale_and_shift(norm):
+    scale = ops.rsqrt(_value(norm.moving_variance) + norm.epsilon)
+    scale = scale * _value(norm.gamma) if norm.scale else scale
+    shift = -scale * _value(norm.moving_mean)
+    return scale, shift + _value(norm.beta) if norm.center else shift
+
+
+def _product(layer, x, kernel, padding):
+    """Compute what a convolution or dense layer does but for its bias and activation."""
+    if isinstance(layer, layers.Dense):
+        return ops.matmul(x, kernel)
+    convolve = ops.depthwise_conv if isinstance(layer, layers.DepthwiseConv2D) else ops.conv
+    return convolve(x, kernel, layer.strides, padding, "channels_last", layer.dilation_rate)
+
+
+_networks = weakref.WeakKeyDictionary()  # a model's structure and what was compiled for it, while the model lives
+
+
+def _network(model, images, where, scores=True):
+    if isinstance(model, keras.Sequential) and not model.built:
+        model.build((None, *np.shape(images)[-3:]))
+    known = _networks.get(model) if isinstance(model, keras.Model) else None
+    if known is None or not known.is_of(model):
+        known = _networks[model] = _Network(model, where)
+    if scores and len(known.shapes[known.output]) != 2:
+        raise ValueError(f"{where}: {known.name} gives {known.shapes[known.output]}, expected scores (N, classes)")
+    return known
+
+
+def _functional(model):
+    """Give the functional model that a model is, or that a Sequential holds; None for anything else."""
+    model = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
+    own_call = getattr(type(model).call, "__qualname__", "") if isinstance(model, keras.Model) else ""
+    return model if own_call == "Functional.call" else None
+
+
+def _chosen(logits, classes):
+    """Give the classes (N,), the best-scored one where −1 stands."""
+    return ops.where(classes < 0, ops.cast(ops.argmax(logits, axis=-1), "int32"), classes)
+
+
+def _score(logits, classes):
+    """Sum the chosen logits of all pictures; none depends on another picture."""
+    logits = ops.cast(logits, "float32")
+    return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1]))
+
+
+def _batched(function, batch_size, *arrays):
+    """Run a function of tensors over (N, ...) arrays, batch by batch; the last batch is filled up, to compile once."""
+    parts, count = [], len(arrays[0])
+    for start in range(0, count, batch_size):
+        batch = [array[start : start + batch_size] for array in arrays]
+        size = len(batch[0])
+        missing = batch_size - size if start else 0
+        if missing:
+            batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
+        parts.append(ops.convert_to_numpy(function(*map(ops.convert_to_tensor, batch)))[:size])
+    return np.concatenate(parts)
+
+
+def _heatmaps(where, network, plan, function, images, classes, batch_size, raw):
+    """Run what gives a cell a number, and enlarge, rectify and scale the maps."""
+    pictures, classes = network.checked(images, classes, where)
+    cells = plan.batched(where, function, batch_size, pictures, classes)
+    height, width = pictures.shape[1:3]
+    shrinks = cells.shape[1] > height or cells.shape[2] > width
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    maps = np.stack([cv2.resize(own, (width, height), interpolation=how) for own in cells])
+    return _as_given(maps if raw else _scaled(np.maximum(maps, 0)), images)
+
+
+def _scaled(maps):
+    """Divide each map by its maximum; one that is 0 all over stays so."""
+    top = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(top > 0, top, 1)
+
+
+def _as_given(maps, images):
+    """Take the first axis off again where one picture was given without it."""
+    return maps[0] if np.ndim(images) == 3 else maps
+
+
+def _channel(features, channel, where):
+    if int(channel) != channel or not 0 <= channel < features.shape[-1]:
+        raise ValueError(f"{where}: channel={channel!r}, expected an int from 0 to {features.shape[-1] - 1}")
+    return int(channel)
+
+
+def _forward(chain, pictures):
+    """Compute what each step gets, and what the last one gives, as arrays."""
+    values = [pictures]
+    for step in chain:
+        (output,) = step({step.parents[0]: ops.convert_to_tensor(values[-1])})
+        values.append(ops.convert_to_numpy(output))
+    return values
+
+
+def _has_way_back(step):
+    layer = step.layer
+    if step.is_only_an_activation:
+        leaks = getattr(layer, "negative_slope", 0) or getattr(layer, "threshold", 0)
+        return step.activation in RECTIFIERS and not leaks
+    if _is_response_normalization(layer) or isinstance(layer, layers.MaxPooling2D):
+        return step.is_channels_last
+    plain = step.activation == "linear" or (step.is_weighted and step.activation in RECTIFIERS)
+    return isinstance(layer, LINEAR) and plain and step.is_channels_last
+
+
+def _is_response_normalization(layer):
+    return "responsenormalization" in type(layer).__name__.lower()
+
+
+def _backward(step, x, back, switches):
+    """Take what was reconstructed of a step's output on to its input x."""
+    layer = step.layer
+    if step.activation in RECTIFIERS:
+        back = np.maximum(back, 0)
+    if step.is_only_an_activation or _is_response_normalization(layer):
+        return back
+    if isinstance(layer, layers.MaxPooling2D):
+        return _unpool(layer, x, back, switches)
+
+    def linear(x):
+        if step.is_weighted:
+            y = _product(layer, x, _value(layer.kernel), layer.padding)
+        else:
+            (y,) = step({step.parents[0]: x})
+        return ops.sum(ops.cast(y, "float32") * back)
+
+    return ops.convert_to_numpy(backend.value_and_grad(linear)(x)[1])
+
+
+def _unpool(layer, x, back, switches):
+    """Put each value back to where its window's maximum was, or to the window's middle."""
+    (high, wide), (down, across) = layer.pool_size, layer.strides
+    before = [_padding(layer, axis, x.shape[1 + axis])[0] for axis in (0, 1)]
+    rows, columns = back.shape[1:3]
+    full = ((rows - 1) * down + high, (columns - 1) * across + wide)
+    frame = [(0, 0)] + [(p, max(0, f - p - n)) for p, f, n in zip(before, full, x.shape[1:3])] + [(0, 0)]
+    padded = np.pad(x, frame, constant_values=-np.inf)
+    cells = [(slice(None), slice(i, i + (rows - 1) * down + 1, down), slice(j, j + (columns - 1) * across + 1, across))
+             for i in range(high) for j in range(wide)]  # fmt: skip
+    middle = (high - 1) // 2 * wide + (wide - 1) // 2
+    where = np.stack([padded[cell] for cell in cells]).argmax(0) if switches else np.full(back.shape, middle)
+    out = np.zeros(padded.shape, np.float32)
+    for number, cell in enumerate(cells):
+        out[cell] += np.where(where == number, back, 0)
+    return out[:, before[0] :, before[1] :][:, : x.shape[1], : x.shape[2]]
+
+
+def _padding(layer, axis, size):
+    """Give (cells before the first, kernel's extent, stride) of a windowed layer along an axis of the given size."""
+    kernel = getattr(layer, "kernel_size", None) or layer.pool_size
+    stride, dilation = layer.strides[axis], getattr(layer, "dilation_rate", (1, 1))[axis]
+    extent = (kernel[axis] - 1) * dilation + 1
+    before = _same_padding(size, extent, stride)[0] if layer.padding == "same" else 0
+    return before, extent, stride
+
+
+def _same_padding(size, extent, stride):
+    """Give how many cells padding "same" puts before and behind an axis."""
+    missing = max(0, (-(-size // stride) - 1) * stride + extent - size)
+    return missing // 2, missing - missing // 2
+
+
+def _is_same_padding(frame, layer, shape):
+    """Whether a padding layer does for a convolution behind it, on pictures of that shape, what "same" would."""
+    return all(
+        size is not None and tuple(around) == _same_padding(size, (kernel - 1) * dilation + 1, stride)
+        for size, around, kernel, dilation, stride in zip(
+            shape[1:3], frame.padding, layer.kernel_size, layer.dilation_rate, layer.strides
+        )
+    )
+
+
+def _seen(chain, inputs, place, axis):
+    """Give the pixels, from … to (exclusive), that a place of the last step depends on, along an axis."""
+    low = high = place
+    for step, x in zip(reversed(chain), reversed(inputs)):
+        size = x.shape[1 + axis]
+        if isinstance(step.layer, WINDOWED):
+            before, extent, stride = _padding(step.layer, axis, size)
+            low, high = low * stride - before, high * stride - before + extent - 1
+        elif isinstance(step.layer, layers.ZeroPadding2D):
+            low, high = low - step.layer.padding[axis][0], high - step.layer.padding[axis][0]
+        elif isinstance(step.layer, layers.Cropping2D):
+            low, high = low + step.layer.cropping[axis][0], high + step.layer.cropping[axis][0]
+        low, high = max(low, 0), min(high, size - 1)
+    return low, high + 1
