@@ -5,6 +5,7 @@ logits, of ImageNet networks with random weights; takes NumPy arrays and gives N
 """
 
 import argparse
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -84,19 +85,23 @@ def main():
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=MODELS)
     parser.add_argument("--methods", nargs="+", default=list(BARS), choices=BARS)
     args = parser.parse_args()
-    described = _timing.machine("numpy", "keras", "tensorflow", "tensorflow-cpu", "xplique", "tf-keras-vis")
-    measured = []
+    path = _timing.RESULTS / "explain.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     for name in args.models:
         keras.utils.set_random_seed(0)
         model = MODELS[name](weights=None, classifier_activation=None)
         for method in args.methods:
+            described = _timing.machine("numpy", "keras", "tensorflow", "tensorflow-cpu", "xplique", "tf-keras-vis")
             times = _timing.side_by_side(contestants_of(model, method), args.rounds, warm_up=1)
             first = next(iter(BARS[method]))
             _timing.table(f"{method}, {name}, {PICTURES} pictures of {SIDE}×{SIDE}", times, first)
-            ratios = {peer: round(times["cvlab"]["median_ms"] / times[peer]["median_ms"], 3) for peer in times}
-            measured.append({"model": name, "method": method, "ratios": ratios, "times": times})
-    if args.models == list(MODELS) and args.methods == list(BARS):
-        _timing.write("explain", {"machine": described, "rounds": args.rounds, "bars": BARS, "measured": measured})
+            ratios = {peer: round(times["cvlab"]["median_ms"] / times[peer]["median_ms"], 3) for peer in BARS[method]}
+            row = {"model": name, "method": method, "rounds": args.rounds, "ratios": ratios, "times": times}
+            known = [old for old in known if (old["model"], old["method"]) != (name, method)]
+            known.append(row | {"machine": described})
+            _timing.write(
+                "explain", {"pictures": PICTURES, "side": SIDE, "samples": SAMPLES, "bars": BARS, "rows": known}
+            )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def augment(images, generator):
 
 
 def train(name, seed, steps, learning_rate, batch_size):
-    """Fine-tune ResNet-20 on the split of this name: a flat model, from pixels to the probabilities of other and car."""
+    """Fine-tune ResNet-20 on the split of this name: a flat model that gives (other, car)."""
     part = data.load("pavement", SPLITS[name], size=SIZE)
     is_car = part.labels == part.class_names.index("car")
     backend.set_seed(seed)

@@ -74,6 +74,16 @@ def test_a_gradient_can_be_taken_within_a_compiled_function():
         np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * factor * x**2, rtol=1e-5)
 
 
+def test_a_gradient_of_its_own_replaces_none_but_tensorflows():
+    told = []
+    square = backend.with_gradient(lambda x: x**2, lambda slope: told.append(1) or 7 * slope)
+    x = np.array([3.0], np.float32)
+    for run in (lambda fn: fn, backend.jit):
+        value, gradient = run(backend.value_and_grad(lambda t: ops.sum(square(t))))(x)
+        assert (float(value), float(gradient[0])) == (9, 7 if backend.name() == "tensorflow" else 6)
+    assert bool(told) == (backend.name() == "tensorflow")
+
+
 def test_a_compiled_function_reads_variables_as_they_are():
     variable = keras.Variable(np.float32([1, 2]))
     compiled = backend.jit(lambda x: ops.convert_to_tensor(variable) * x, reads=[variable])

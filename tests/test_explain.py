@@ -149,6 +149,7 @@ def nested(depth=2, activation="relu"):
     return with_statistics(keras.Model(outside, layers.Dense(4, activation="softmax")(x), name="whole"))
 
 
+@pytest.mark.house
 def test_cam_wants_global_average_pooling_and_one_dense_layer(pictures):
     flat = small_cnn(pooling=layers.Flatten)
     largest = small_cnn(pooling=layers.GlobalMaxPooling2D)
@@ -251,6 +252,7 @@ def test_a_layer_that_is_not_there_is_answered_with_those_that_are(pictures):
         explain.grad_cam(small_cnn(), pictures, layer="scores")
 
 
+@pytest.mark.house
 def test_a_name_that_two_layers_have_is_answered_with_their_paths(pictures):
     pixels = keras.Input((*SIDE, 3))
     halves = [
@@ -263,6 +265,7 @@ def test_a_name_that_two_layers_have_is_answered_with_their_paths(pictures):
     assert explain.grad_cam(model, pictures, layer="two/conv").shape == (3, *SIDE)
 
 
+@pytest.mark.house
 def test_without_global_pooling_the_last_maps_are_those_before_the_last_pooling(pictures):
     backend.set_seed(0)
     model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3, name="last"),
@@ -272,6 +275,7 @@ def test_without_global_pooling_the_last_maps_are_those_before_the_last_pooling(
     np.testing.assert_array_equal(found, named)
 
 
+@pytest.mark.house
 def test_a_model_without_convolution_is_refused_by_what_needs_one(pictures):
     model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Flatten(), layers.Dense(3)])
     pooled = keras.Sequential([keras.Input((*SIDE, 3)), layers.GlobalAveragePooling2D(), layers.Dense(3)])
@@ -351,6 +355,7 @@ def test_maps_are_float32_from_0_to_1_of_the_pictures_size(method, pictures):
     np.testing.assert_allclose(maps.max(axis=(1, 2)), 1, rtol=1e-6)
 
 
+@pytest.mark.house
 def test_one_picture_a_batch_and_several_batches_give_the_same(method, pictures):
     model = shared()
     together = method(model, pictures)
@@ -384,6 +389,7 @@ ENDS = {
 }
 
 
+@pytest.mark.house
 @pytest.mark.parametrize("end", ENDS)
 def test_the_logit_is_explained_whatever_squashes_it(end, pictures):
     reference = small_cnn(end=None)
@@ -432,6 +438,7 @@ def test_an_explanation_follows_an_activation_that_is_exchanged(pictures):
     np.testing.assert_allclose(explain.saliency(model, pictures), before, atol=1e-6)
 
 
+@pytest.mark.house
 def test_nothing_is_kept_of_a_model_that_is_gone(pictures):
     for build in (small_cnn, nested):
         model = build()
@@ -443,6 +450,7 @@ def test_nothing_is_kept_of_a_model_that_is_gone(pictures):
         assert gone() is None
 
 
+@pytest.mark.house
 def test_a_model_is_left_as_it_was(method, pictures):
     model = nested()
     nodes = [len(layer._inbound_nodes) + len(layer._outbound_nodes) for layer in classify.all_layers(model)]
@@ -464,6 +472,24 @@ def test_a_class_that_nothing_speaks_for_has_a_map_of_zeros(pictures):
     model.layers[-1].set_weights([0 * kernel, bias])
     for own in METHODS.values():
         np.testing.assert_array_equal(own(model, pictures, 1), 0)
+
+
+@pytest.mark.house
+def test_a_model_of_half_precision_is_explained_in_float32(pictures):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small_cnn()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for explained in (
+        *(lambda own, method=method: method(own, pictures, 1) for method in METHODS.values()),
+        lambda own: explain.deconvnet(own, pictures, "second", 1, everywhere=True),
+        lambda own: explain.strongest(own, pictures, "second", 1)[2],
+    ):
+        half, single = explained(model), explained(shared())
+        assert half.dtype == np.float32
+        assert np.abs(half - single).mean() < 0.02 * np.abs(single).max()
 
 
 def test_constant_pictures_have_finite_maps(method):
@@ -540,10 +566,24 @@ FOLDED = {
     ],
     "padding of a dilated convolution": lambda: [layers.ZeroPadding2D(2), layers.Conv2D(4, 3, dilation_rate=2)],
     "more padding than same": lambda: [layers.ZeroPadding2D(2), layers.Conv2D(4, 3)],
+    "1x1 convolution of stride 2": lambda: [
+        layers.Conv2D(5, 1, 2),
+        layers.BatchNormalization(),
+        layers.Conv2D(4, 1, (3, 2)),
+    ],
+    "1x1 convolution of stride 2, same": lambda: [layers.Conv2D(5, 1, (2, 3), "same", use_bias=False)],
+    "kernels of other sides": lambda: [
+        layers.Conv2D(5, (1, 3), padding="same"),
+        layers.Conv2D(4, (5, 3), padding="same"),
+    ],
+    "even kernel": lambda: [layers.Conv2D(5, 2, padding="same"), layers.Conv2D(4, (3, 4), padding="same")],
+    "dilation": lambda: [layers.Conv2D(5, 3, padding="same", dilation_rate=2)],
+    "groups": lambda: [layers.Conv2D(6, 3, padding="same", groups=3), layers.Conv2D(4, 1, groups=2)],
     "padding twice": lambda: [layers.ZeroPadding2D(1), layers.ZeroPadding2D(1), layers.Conv2D(4, 5)],
 }
 
 
+@pytest.mark.house
 @pytest.mark.parametrize("kind", FOLDED)
 def test_what_is_folded_into_a_convolution_changes_nothing(kind, pictures):
     backend.set_seed(0)
@@ -556,6 +596,7 @@ def test_what_is_folded_into_a_convolution_changes_nothing(kind, pictures):
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.house
 @pytest.mark.parametrize(
     "build",
     [
@@ -569,12 +610,12 @@ def test_known_networks_keep_their_scores(build):
     model = build()
     for layer in classify.all_layers(model):
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum, layer.trainable = 0.0, True  # its statistics will be those of the next batch
+            layer.momentum = 0.5  # its statistics will be half the next batch's
     images = np.random.default_rng(0).uniform(0, 1, (2, 64, 32, 3)).astype(np.float32)
     model(images, training=True)
     expected = model.predict_on_batch(images)
-    assert np.abs(expected - 0.2).max() > 1e-3
-    np.testing.assert_allclose(explain.probabilities(model, images), expected, atol=1e-3)
+    assert np.abs(expected - 0.2).max() > 0.01
+    np.testing.assert_allclose(explain.probabilities(model, images), expected, atol=1e-4)
     assert explain.cam(model, images, expected.argmax(-1)).shape == (2, 64, 32)
 
 
@@ -594,7 +635,7 @@ def test_a_picture_that_the_model_enlarges_has_a_map_of_its_own_size(pictures):
     model = keras.Sequential([keras.Input((*SIDE, 3)), layers.UpSampling2D(4), *parts])
     plain = keras.Sequential([keras.Input((*SIDE, 3)), *parts])
     for method in (explain.cam, explain.grad_cam):
-        np.testing.assert_allclose(method(model, pictures), method(plain, pictures), atol=1e-5)
+        np.testing.assert_allclose(method(model, pictures), method(plain, pictures), atol=1e-4)
 
 
 def all_maps():
@@ -811,6 +852,7 @@ def test_the_way_back_works_through_a_backbone_that_is_called_as_a_layer(picture
     assert inside.shape == pictures.shape
 
 
+@pytest.mark.house
 def test_what_has_no_way_back_is_named(pictures):
     for make, message in (
         (lambda x: layers.Add(name="sum")([x, layers.Conv2D(3, 1)(x)]), "'sum' joins several paths"),
@@ -837,6 +879,7 @@ def test_what_has_no_way_back_is_named(pictures):
 # Pictures
 
 
+@pytest.mark.house
 def test_an_overlay_mixes_picture_and_colours():
     image = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
     map = np.linspace(0, 1, 20).reshape(4, 5)
@@ -858,6 +901,7 @@ def test_an_overlay_names_shapes_and_opacities_that_do_not_fit():
         explain.overlay(np.zeros((4, 5, 3)), np.zeros((4, 5)), 2)
 
 
+@pytest.mark.house
 @given(arrays(np.uint8, (2, 3, 3)), st.floats(-300, 300), st.floats(0.01, 500))
 def test_denormalizing_brings_every_pixel_back(pixels, mean, std):
     means, stds = np.array([mean, 0, -mean]), np.array([std, 1, 2 * std])
