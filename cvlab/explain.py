@@ -723,9 +723,16 @@ def _product(layer, x, padding, kernel, bias=None):
     centred = size == (1, 1) or (padding == "same" and size[0] % 2 == size[1] % 2 == 1)
     if depthwise or grouped or dilated or not centred or strides != (1, 1):
         return convolve(x)
-    # The gradient is a convolution too, by the kernel turned round: on a CPU faster than TensorFlow's own way.
-    turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
-    return backend.with_gradient(convolve, lambda slope: ops.conv(slope, turned, 1, "same", "channels_last"))(x)
+
+    def gradient(slope):
+        if size == (1, 1):
+            flat = ops.matmul(ops.reshape(slope, (-1, kernel.shape[3])), ops.transpose(kernel[0, 0]))
+            return ops.reshape(flat, (*ops.shape(slope)[:3], kernel.shape[2]))
+        turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
+        return ops.conv(slope, turned, 1, "same", "channels_last")
+
+    # A convolution by the kernel turned round, as the gradient is, takes a CPU less than TensorFlow's own operation.
+    return backend.with_gradient(convolve, gradient)(x)
 
 
 _networks = weakref.WeakKeyDictionary()  # a model's structure and what was compiled for it, while the model lives

@@ -262,8 +262,9 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
           batch_size=4, augment=None, every=1, progress=False):  # fmt: skip
     """Train FCNs of several strides on one backbone, once for each seed, and test them.
 
-    A frozen backbone sees every picture once, as all of these networks share its maps. The seed decides on the heads'
-    first weights and on the order of the pictures.
+    A frozen backbone sees every picture once, as all of these networks share its maps. The heads learn on channels with
+    mean 0 and variance 1, so that one learning rate suits all; their weights afterwards are those for the maps as they
+    are. The seed decides on the heads' first weights and on the order of the pictures.
 
     Args:
         train_set, test_set: Datasets with masks (N, H, W); the class "void" counts for nothing.
@@ -285,21 +286,31 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
         model = models[stride] = fcn(backbone, num_classes, stride, mode)
         start, count = model.get_weights(), len(model.get_layer("heads").inputs)
         if mode == "frozen":
-            maps = maps or [_maps(model, part.images, progress) for part in (train_set, test_set)]
+            if not maps:
+                maps = [_maps(model, part.images, progress) for part in (train_set, test_set)]
+                moments = [(m.mean((0, 1, 2)), m.std((0, 1, 2)) + 0.01) for m in maps[0]]
+                for part in maps:
+                    for map_, (centre, spread) in zip(part, moments, strict=True):
+                        map_ -= centre
+                        map_ /= spread
             known, tested = (part[-count:] for part in maps)
             some = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
             learner, draw = _above(model, known, every), _drawn(known, some)
             answer = _above(model, known)
         for seed in seeds:
             backend.set_seed(seed)
-            fresh = _heads([m.shape[-1] for m in model.get_layer("heads").inputs], num_classes,
-                           [2**i * stride for i in range(count)])  # fmt: skip
+            heads, scored = model.get_layer("heads"), [2**i * stride for i in range(count)]
+            fresh = _heads([m.shape[-1] for m in heads.inputs], num_classes, scored)
             model.set_weights(start)
-            model.get_layer("heads").set_weights(fresh.get_weights())
+            heads.set_weights(fresh.get_weights())
             if mode == "frozen":
                 how = (steps, learning_rate, batch_size, seed, progress)
                 classify.optimize(learner, _loss(void), draw, len(train_set), *how)
                 found = _classes(answer, [*tested, test_set.masks[..., None]], batch_size)
+                for s, (centre, spread) in zip(scored, moments[-count:], strict=True):
+                    kernel, bias = heads.get_layer(f"score_{s}").get_weights()
+                    kernel /= spread[:, None]
+                    heads.get_layer(f"score_{s}").set_weights([kernel, bias - centre @ kernel[0, 0]])
             else:
                 train(model, train_set.images, train_set.masks, steps, learning_rate, batch_size, augment,
                       ignore=void, seed=seed, progress=progress)  # fmt: skip
