@@ -128,7 +128,7 @@ def alexnet(weights="toybox", include_top=True, num_classes=9, classifier_activa
     place of two dense layers.
 
     Args:
-        weights: "toybox" (trained by us on photographs, then on toys), None (random), or the path of a `.weights.h5` file.
+        weights: "toybox" (trained by us: photographs, then toys), None (random), or the path of a `.weights.h5` file.
         include_top: with pooling and dense layer, `(N, num_classes)`; without, feature maps `(N, H/32, W/32, 64)`.
         num_classes: int; with weights="toybox" and the top it must be 9.
         classifier_activation: "softmax" for probabilities, None for logits.
