@@ -1,7 +1,7 @@
 """Time our RetinaNet beside keras-hub's: one training step, and decoding with suppression, on the same body and levels.
 
     pip install --no-deps keras-hub "kagglehub<0.4" regex tokenizers    # not among the project's requirements
-    python -m bench.retinanet                    # two minutes on two idle cores; writes results/retinanet.json
+    python -m bench.retinanet                    # eight minutes on two busy cores; writes results/retinanet.json
 
 ResNet-18 from keras-hub, 256×256, levels P3 to P7, 256 channels, heads of four convolutions, 20 classes, batches of 4,
 random weights, batch normalization learning in both. With `use_p5=True`, which is where P6 comes from the body's last
@@ -10,11 +10,12 @@ from pictures and boxes to new weights: theirs matches anchors in the graph, our
 compiled function alone, without `fit` around it; ours is `classify.optimize`, which also clears Adam's memory once in
 STEPS steps. Their decoder is timed compiled, too, on the outputs of one and the same network.
 
-Nearly all of a step is convolutions, two thirds of them in the heads; matching takes 0.3 % of it, both losses with
-their gradients 0.6 %, Adam 3 %. So nothing is won around them: laying the four coarser levels on one canvas saves up to
-4 % of the heads' time, all five on one cost more than they save. `retinanet.winograd` needs fewer products for the same
-sums. "direct" is ours without it; "small" is ours with the heads that a configuration has where it names none, of 96
-channels and two convolutions, which is another network and no comparison with theirs.
+Nearly all of a step is convolutions, two thirds of their products in the heads. Without `winograd`, on two busy cores,
+matching took 0.3 % of it and both losses with their gradients 0.6 %, and what else is not forward or backward, Adam
+among it, about 3 %. So little is to be won around them: with the four coarser levels on one canvas, the kernels of the
+heads alone took 1 to 4 % less on one core, and with all five on one more. `retinanet.winograd` needs fewer products for
+the same sums. "direct" is ours without it; "small" is ours with the heads that a configuration has where it names none,
+of 96 channels and two convolutions, which is another network and no comparison with theirs.
 """
 
 import functools
