@@ -9,6 +9,7 @@ __all__ = [
     "check",
     "classify",
     "data",
+    "explain",
     "explore",
     "files",
     "localize",
@@ -17,6 +18,7 @@ __all__ = [
     "propose",
     "retinanet",
     "run",
+    "segment",
     "show",
 ]
 

@@ -54,10 +54,10 @@ def cam(model, images, classes=None, batch_size=16, raw=False):
     pooled, dense = network.pooled_head("cam")
     plan = network.plan(pooled)
 
-    def shares(x, classes, weights):
-        values = plan.run({0: x}, weights)
+    def shares(x, classes):
+        values = plan.run({0: x})
         features, chosen = ops.cast(values[pooled], "float32"), _chosen(values[network.output], classes)
-        class_weights = ops.take(ops.cast(plan.kernel(dense, weights), "float32"), chosen, axis=1)  # (C, N)
+        class_weights = ops.take(ops.cast(dense.layer.kernel, "float32"), chosen, axis=1)  # (C, N)
         cells = ops.cast(ops.shape(features)[1] * ops.shape(features)[2], "float32")
         return ops.einsum("nhwc,cn->nhw", features, class_weights) / cells
 
@@ -90,11 +90,11 @@ def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
     target = network.last_maps("grad_cam") if layer is None else network.find(layer, "grad_cam")
     plan = network.plan(target)
 
-    def weighted(x, classes, weights):
-        values = plan.run({0: x}, weights, "before")
+    def weighted(x, classes):
+        values = plan.run({0: x}, "before")
 
         def score(features):
-            logits = plan.run(values | {target: features}, weights, "after")[network.output]
+            logits = plan.run(values | {target: features}, "after")[network.output]
             return _score(logits, classes)
 
         _, gradient = backend.value_and_grad(score)(values[target])
@@ -124,9 +124,9 @@ def saliency(model, images, classes=None, batch_size=16, raw=False):
     network = _network(model, images, "saliency")
     plan = network.plan()
 
-    def slope(x, classes, weights):
+    def slope(x, classes):
         def score(x):
-            return _score(plan.run({0: x}, weights)[network.output], classes)
+            return _score(plan.run({0: x})[network.output], classes)
 
         _, gradient = backend.value_and_grad(score)(x)
         return gradient if raw else ops.sum(ops.abs(gradient), axis=-1)
@@ -162,10 +162,10 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     network = _network(model, images, "smooth_grad")
     plan = network.plan()
 
-    def slope(x, classes, spread, patterns, weights):
+    def slope(x, classes, spread, patterns):
         def score(x):
             noisy = x[:, None] + spread[:, None, None, None, None] * patterns
-            scores = plan.run({0: ops.reshape(noisy, (-1, *x.shape[1:]))}, weights)[network.output]
+            scores = plan.run({0: ops.reshape(noisy, (-1, *x.shape[1:]))})[network.output]
             of_copies = ops.reshape(scores, (ops.shape(x)[0], -1, scores.shape[-1]))
             return _score(ops.sum(of_copies, axis=1), classes)
 
@@ -179,10 +179,10 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     together = max(size for size in range(1, min(room, samples) + 1) if samples % size == 0)
     spread = noise * np.ptp(pictures, axis=(1, 2, 3)).astype(np.float32)
     groups = [ops.convert_to_tensor(group) for group in patterns.reshape(-1, together, *pictures.shape[1:])]
-    compiled, weights = plan.compile("smooth_grad", slope), plan.weights()
+    compiled = plan.compile("smooth_grad", slope)
 
     def total(*batch):
-        return sum(compiled(*batch, group, weights) for group in groups)
+        return sum(compiled(*batch, group) for group in groups)
 
     gradient = _batched(total, batch_size, pictures, classes, spread) / np.float32(samples)
     return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
@@ -197,8 +197,8 @@ def logits(model, images, batch_size=16):
     network = _network(model, images, "logits")
     plan = network.plan()
 
-    def forward(x, classes, weights):
-        return ops.cast(plan.run({0: x}, weights)[network.output], "float32")
+    def forward(x, classes):
+        return ops.cast(plan.run({0: x})[network.output], "float32")
 
     return plan.batched("logits", forward, batch_size, *network.checked(images, None, "logits"))
 
@@ -280,8 +280,8 @@ def strongest(model, images, layer, channel, count=9, batch_size=64):
     inputs = _forward(chain, pictures[:1])
     channels = np.full(len(pictures), _channel(inputs.pop(), channel, "strongest"), np.int32)
 
-    def forward(x, channels, weights):
-        features = ops.cast(plan.run({0: x}, weights, "before")[target], "float32")
+    def forward(x, channels):
+        features = ops.cast(plan.run({0: x}, "before")[target], "float32")
         return ops.take(features, channels[0], axis=-1)
 
     maps = plan.batched("strongest", forward, batch_size, pictures, channels)
@@ -566,11 +566,11 @@ class _Network:
 class _Plan:
     """How to compute a network's scores fast: batch normalization and padding become part of a convolution.
 
-    The weights are arguments of what is compiled, so that none is ever out of date.
+    That is done anew in each run, with the weights as they are: it costs next to nothing, and none is out of date.
     """
 
     def __init__(self, network, keep):
-        self.entries, self.late, self.compiled, readers = [], set(), {}, {}
+        self.network, self.entries, self.late, self.compiled, readers = network, [], set(), {}, {}
         for step in network.steps:
             for parent in step.parents:
                 readers.setdefault(parent, []).append(step)
@@ -592,7 +592,6 @@ class _Plan:
                 if after & set(entry.parents):
                     self.late.add(entry)
                     after.update(entry.outputs)
-        self.weights = backend.jit(lambda: [entry.weights() for entry in self.entries], reads=network.variables())
 
     @staticmethod
     def _entry(network, step, folded, frames):
@@ -608,46 +607,36 @@ class _Plan:
     def compile(self, name, function):
         """Compile a function; the first one of that name serves ever after."""
         if name not in self.compiled:
-            self.compiled[name] = backend.jit(function)
+            self.compiled[name] = backend.jit(function, reads=self.network.variables())
         return self.compiled[name]
 
     def batched(self, name, function, batch_size, *arrays):
-        """Run a function of tensors and of the weights over (N, ...) arrays, compiled, batch by batch."""
-        compiled, weights = self.compile(name, function), self.weights()
-        return _batched(lambda *batch: compiled(*batch, weights), batch_size, *arrays)
+        """Run a function of tensors over (N, ...) arrays, compiled, batch by batch."""
+        return _batched(self.compile(name, function), batch_size, *arrays)
 
-    def run(self, values, weights, part="all"):
+    def run(self, values, part="all"):
         """Compute the tensors of a part, "before" or "after" the one kept, from those there are; give them all."""
         values = dict(values)
-        for entry, own in zip(self.entries, weights):
+        for entry in self.entries:
             if part == "all" or (entry in self.late) == (part == "after"):
-                values.update(zip(entry.outputs, entry(values, own)))
+                values.update(zip(entry.outputs, entry(values)))
         return values
-
-    def kernel(self, step, weights):
-        """Give a dense layer's kernel, (features, classes)."""
-        return next(own[0] for entry, own in zip(self.entries, weights) if entry.step is step)
 
 
 class _Layer:
-    """Compute a step as it is, with the weights given."""
+    """Compute a step as it is."""
 
     def __init__(self, step):
         self.step, self.parents, self.outputs = step, step.parents, step.outputs
-        self.variables = getattr(step.layer, "weights", [])
 
-    def weights(self):
-        return [_value(variable) for variable in self.variables]
-
-    def __call__(self, values, weights):
-        with keras.StatelessScope(state_mapping=list(zip(self.variables, weights))):
-            return self.step(values)
+    def __call__(self, values):
+        return self.step(values)
 
 
 class _Nothing(_Layer):
     """Hand on what the softmax or sigmoid would get: the logits."""
 
-    def __call__(self, values, weights):
+    def __call__(self, values):
         return [values[self.parents[0]]]
 
 
@@ -660,7 +649,18 @@ class _Weighted(_Layer):
         self.parents, self.outputs = (frame or step).parents, (norm or step).outputs
         self.activation = None if bare or norm else step.layer.activation
 
-    def weights(self):
+    def __call__(self, values):
+        layer, x = self.step.layer, values[self.parents[0]]
+        padding = getattr(layer, "padding", None)
+        if self.frame and _is_same_padding(self.frame.layer, layer, x.shape):
+            padding = "same"  # spares a copy of x, and of its gradient
+        elif self.frame:
+            (x,) = self.frame(values)
+        x, *weights = (ops.cast(tensor, layer.compute_dtype) for tensor in (x, *self.kernel_and_bias()))
+        y = _product(layer, x, padding, *weights)
+        return [y if self.activation is None else self.activation(y)]
+
+    def kernel_and_bias(self):
         layer = self.step.layer
         kernel, bias = _value(layer.kernel), _value(layer.bias) if layer.use_bias else None
         if self.norm:
@@ -670,27 +670,13 @@ class _Weighted(_Layer):
             kernel = kernel * (ops.reshape(scale, kernel.shape[2:]) if depthwise else scale)
         return [kernel] if bias is None else [kernel, bias]
 
-    def __call__(self, values, weights):
-        layer, x = self.step.layer, values[self.parents[0]]
-        padding = getattr(layer, "padding", None)
-        if self.frame and _is_same_padding(self.frame.layer, layer, x.shape):
-            padding = "same"  # spares a copy of x, and of its gradient
-        elif self.frame:
-            (x,) = self.frame(values)
-        x, *weights = (ops.cast(tensor, layer.compute_dtype) for tensor in (x, *weights))
-        y = _product(layer, x, padding, *weights)
-        return [y if self.activation is None else self.activation(y)]
-
 
 class _Norm(_Layer):
     """Compute a batch normalization that nothing could be folded into, as a scale and a shift."""
 
-    def weights(self):
-        return list(_scale_and_shift(self.step.layer))
-
-    def __call__(self, values, weights):
+    def __call__(self, values):
         x, scale, shift = (ops.cast(tensor, self.step.layer.compute_dtype)
-                           for tensor in (values[self.parents[0]], *weights))  # fmt: skip
+                           for tensor in (values[self.parents[0]], *_scale_and_shift(self.step.layer)))  # fmt: skip
         return [ops.add(x * scale, shift)]
 
 
