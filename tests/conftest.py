@@ -1,9 +1,11 @@
 """What all tests share: the environment of the book's kernels, how nbval compares, and one headless browser."""
 
+import functools
 import os
 import shutil
 
 import pytest
+from outputs import settle
 
 from cvlab.run import KERNEL_ENVIRONMENT
 
@@ -21,10 +23,16 @@ QUIET = (  # and every other host out of reach
 
 
 def pytest_collection_modifyitems(items):
-    """Let nbval pass over stderr, as the committed outputs have none (tools/book.py drops it)."""
+    """Let nbval pass over stderr, which tools/book.py drops from the committed outputs, and over small changes."""
     for item in items:
+        if hasattr(item, "compare_outputs"):
+            item.compare_outputs = functools.partial(compare_outputs, item, item.compare_outputs)
         if hasattr(item.parent, "skip_compare") and "stderr" not in item.parent.skip_compare:
             item.parent.skip_compare += ("stderr",)
+
+
+def compare_outputs(item, compare, new, committed):
+    return compare(settle(new, committed, item.sanitize), committed)
 
 
 def chromium():
