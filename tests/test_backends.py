@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.house
+# Most of JAX's time here goes into compiling what runs once; so, it takes two thirds of it.
+QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -24,7 +26,7 @@ def test_unit_tests_pass_on(backend):
     options = ["-q", "-p", "no:cacheprovider", "-m", "not house"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],
-        env={**os.environ, "KERAS_BACKEND": backend},
+        env={**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": QUICKLY_COMPILED},
         capture_output=True,
         text=True,
         check=False,
