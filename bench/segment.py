@@ -5,10 +5,11 @@
 
 Both go on after the last whole round, whose weights stay in `.build/segment`. `chapters/week3/fcn` shows what this
 writes. Pictures are tinted, flipped and zoomed. `scenes` is learned from pictures enlarged to 224×224, by the encoder
-of the second week's detector, which knows the toys; answers are compared at the label maps' own 160×160. CamVid is
-learned by ImageNet's encoder from crops of four ninths of a picture, and scored whole, on `val`, and on `test` where
-camvid.zip has that split. Steps and learning rates were chosen on `val` of each data set, on which CamVid's score is
-thus a little flattered; the score on `scenes` is that on `test`.
+of the second week's detector, which knows the toys; scores are brought back to the label maps' own 160×160, and those
+of a picture and of its mirror image averaged ("alone" is without the mirror). CamVid is learned by ImageNet's encoder
+from crops of four ninths of a picture, and scored whole, on `val`, and on `test` where camvid.zip has that split. Steps
+and learning rates were chosen on `val` of each data set, on which CamVid's score is thus a little flattered; the score
+on `scenes` is that on `test`.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def plan(seeds):
     """List what is measured, a dict each."""
     runs = [("camvid", 0), *(("scenes", seed) for seed in range(seeds))]
     return [{"data": name, "stride": 8, "mode": "fine_tune", "rounds": [list(r) for r in ROUNDS[name]],
-             "seed": seed} for name, seed in runs]  # fmt: skip
+             "seed": seed} | ({"mirrored": True} if name == "scenes" else {}) for name, seed in runs]  # fmt: skip
 
 
 def build(classes, run):
@@ -55,11 +56,25 @@ def resized(pictures, side, how=cv2.INTER_NEAREST):
     return pictures if side is None else np.stack([cv2.resize(x, (side, side), interpolation=how) for x in pictures])
 
 
-def rounded(model, part, ignore=None):
-    """Score a network on a part of the data."""
+def answers(model, part, mirrored):
+    """Give a network's label maps (N, H, W) for a part of the data, in the size of the true ones."""
     side = SIDES.get(part.name)
-    found = segment.predict(model, resized(part.images, side, cv2.INTER_CUBIC), BATCH)
-    found = resized(found, side and part.masks.shape[1])
+    if side is None:
+        return segment.predict(model, part.images, BATCH)
+    images, found = resized(part.images, side, cv2.INTER_CUBIC), []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH].astype(np.float32)
+        scores = keras.ops.softmax(model(batch))
+        if mirrored:
+            scores += keras.ops.flip(keras.ops.softmax(model(batch[:, :, ::-1])), axis=2)
+        scores = resized(keras.ops.convert_to_numpy(scores), part.masks.shape[1], cv2.INTER_LINEAR)
+        found.append(scores.argmax(-1))
+    return np.concatenate(found)
+
+
+def rounded(model, part, ignore=None, mirrored=False):
+    """Score a network on a part of the data."""
+    found = answers(model, part, mirrored)
     names = [name for name in part.mask_names if name != "void"]
     scored = metrics.segmentation_scores(part.masks, found, len(names), ignore)
     kept = ("mean IoU", "mean Dice", "frequency-weighted IoU", "pixel accuracy")
@@ -102,7 +117,9 @@ def measure(run):
         model.save_weights(part)
         os.replace(part, checkpoint)
     row = run | {"split": split, "pictures": len(train), "tested": len(held_out), "seconds": round(took)}
-    row |= rounded(model, held_out, void)
+    row |= rounded(model, held_out, void, mirrored=run.get("mirrored", False))
+    if "mirrored" in run:
+        row["alone"] = rounded(model, held_out, void)["mean IoU"]
     if name == "camvid":
         try:
             row["test"] = rounded(model, data.load(name, "test"), void)

@@ -15,8 +15,9 @@ def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
 
     A 1×1 convolution scores each cell of the coarsest map. For the finer networks, the scores are enlarged twofold by
     a transposed convolution that begins as bilinear interpolation, and the scores of the next finer map, which begin
-    at 0, are added. The last scores are enlarged `stride`-fold, bilinearly. Sizes that 32 does not divide need no
-    padding: a map of a side n has ceil(n / stride) cells, and what an enlarged one has too many is cut off at the end.
+    at 0, are added. The last scores are enlarged `stride`-fold, bilinearly. Pictures of any size will do: one that the
+    coarsest stride does not divide is mirrored at its end until it does (a layer that halves an odd number of rows
+    would look elsewhere than one that halves an even number), and what is then too much is cut off again.
 
     Args:
         backbone: keras.Model without top, such as `classify.efficientnet_lite0(include_top=False)`.
@@ -41,7 +42,7 @@ def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
     scored = [s for s in known[::-1] if s >= stride]
     body = classify.copy_body(backbone, mode, scored, name="backbone")
     pixels = keras.Input((None, None, 3), name="pixels")
-    maps = keras.tree.flatten(body(pixels))
+    maps = keras.tree.flatten(body(Whole(scored[-1], name="whole")(pixels)))
     heads = _heads([m.shape[-1] for m in maps], num_classes, scored)
     model = keras.Model(pixels, Enlarge(stride, name="enlarge")([heads(maps), pixels]), name=f"fcn_{stride}s")
     model.stride = stride
@@ -71,6 +72,28 @@ def _heads(widths, num_classes, scored):
         own = layers.Conv2D(num_classes, 1, kernel_initializer="zeros", name=f"score_{size}")(finer)
         scores = layers.Add(name=f"add_{size}")([Cut(name=f"cut_{size}")([larger, own]), own])
     return keras.Model(maps, scores, name="heads")
+
+
+@keras.saving.register_keras_serializable("cvlab")
+class Whole(layers.Layer):
+    """Mirror pictures at their right and lower ends, up to whole cells: (N, H, W, 3) → H and W multiples of `cell`."""
+
+    def __init__(self, cell, **options):
+        super().__init__(**options)
+        self.cell = cell
+
+    def call(self, images):
+        for axis in (1, 2):
+            side = ops.shape(images)[axis]
+            places = ops.arange(-(-side // self.cell) * self.cell)
+            images = ops.take(images, ops.where(places < side, places, 2 * side - 1 - places), axis=axis)
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:1], *(n and -(-n // self.cell) * self.cell for n in input_shape[1:3]), input_shape[3])
+
+    def get_config(self):
+        return super().get_config() | {"cell": self.cell}
 
 
 @keras.saving.register_keras_serializable("cvlab")
@@ -328,7 +351,8 @@ def ignored(part):
 def _maps(model, images, progress=False):
     """Give the feature maps of pictures, finest first, on which a network's heads stand."""
     body, pixels = model.get_layer("backbone"), keras.Input(images.shape[1:])
-    maps = classify.features(keras.Model(pixels, keras.tree.flatten(body(pixels))), images, 32, progress)
+    maps = keras.tree.flatten(body(model.get_layer("whole")(pixels)))
+    maps = classify.features(keras.Model(pixels, maps), images, 32, progress)
     return maps if isinstance(maps, list) else [maps]
 
 
@@ -430,7 +454,7 @@ def _large_enough(model, images, name):
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"{name}: images have shape {images.shape}, expected (N, H, W, 3)")
-    cell = model.get_layer("enlarge").factor * 2 ** (len(model.get_layer("heads").inputs) - 1)
+    cell = model.get_layer("whole").cell
     if min(images.shape[1:3]) < cell:
         raise ValueError(f"{name}: a picture of {images.shape[2]}×{images.shape[1]} pixels is too small, as a cell of "
                          f"the coarsest map stands for {cell}×{cell}; enlarge it first")  # fmt: skip

@@ -150,8 +150,9 @@ def test_fcn_8s_is_what_the_paper_draws(body, size):
         layer.set_weights([w if w.any() else np.random.default_rng(0).normal(size=w.shape)
                            for w in layer.get_weights()])  # fmt: skip
     image = np.random.default_rng(2).uniform(0, 255, (1, *size, 3)).astype("float32")
-    maps = [np.array(m)[0] for m in model.get_layer("backbone")(image)]
-    assert [m.shape[:2] for m in maps] == [tuple(-(-n // s) for n in size) for s in (8, 16, 32)]
+    whole = np.pad(image, [(0, 0), *((0, -n % 32) for n in size), (0, 0)], "symmetric")
+    maps = [np.array(m)[0] for m in model.get_layer("backbone")(whole)]
+    assert [m.shape[:2] for m in maps] == [tuple(-(-n // 32) * 32 // s for n in size) for s in (8, 16, 32)]
 
     def score(name, map_):
         kernel, bias = heads.get_layer(name).get_weights()
