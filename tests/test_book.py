@@ -64,6 +64,17 @@ def test_only_what_is_out_of_date_is_executed(book, capsys):
     assert book.executed[3:] == ["one", "two"]
 
 
+def test_committed_outputs_are_taken_where_asked_and_stay_out_of_date(book, capsys):
+    book.execute_chapters("quick")
+    write(book.ROOT, "two", "print(3)")
+    assert book.execute_chapters("quick", committed=True)
+    assert "one: up to date\ntwo: as committed" in capsys.readouterr().out
+    committed = (book.ROOT / "chapters" / "two.ipynb").read_bytes()
+    assert (book.STAGE / "chapters" / "two.ipynb").read_bytes() == committed
+    book.execute_chapters("quick")
+    assert book.executed == ["one", "two", "two"]
+
+
 def test_a_chapter_that_fails_is_told_and_its_last_good_copy_stays(book, capsys):
     book.execute_chapters("quick")
     good = (book.STAGE / "chapters" / "one.ipynb").read_bytes()
