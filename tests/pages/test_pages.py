@@ -1,5 +1,6 @@
 """The built pages in a browser: they need nobody, every control works, and everybody can read them."""
 
+import functools
 import gzip
 from urllib.parse import unquote, urlsplit
 
@@ -98,9 +99,14 @@ def test_a_request_to_another_host_would_be_noticed(visit):
     assert seen.elsewhere == ["http://elsewhere.invalid/picture.png"]
 
 
+@functools.cache
+def anchors(page):
+    """What links can lead to in a page."""
+    return {tag["id"] for tag in soup(page.parent, page.name).find_all(id=True)}
+
+
 @every_page
 def test_every_link_within_the_book_leads_somewhere(pages, name):
-    anchors = {}
     for link in soup(pages, name).find_all("a", href=True):
         parts = urlsplit(link["href"])
         if parts.scheme or parts.netloc:
@@ -108,8 +114,7 @@ def test_every_link_within_the_book_leads_somewhere(pages, name):
         target = ((pages / name).parent / unquote(parts.path)).resolve() if parts.path else pages / name
         assert target.is_file(), f"{link['href']} in {name}"
         if parts.fragment and target.suffix == ".html":
-            known = anchors.setdefault(target, {e["id"] for e in soup(target.parent, target.name).find_all(id=True)})
-            assert unquote(parts.fragment) in known, f"{link['href']} in {name}"
+            assert unquote(parts.fragment) in anchors(target), f"{link['href']} in {name}"
 
 
 @every_page
