@@ -23,7 +23,7 @@ def export(model, name, licence):
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         wide, narrow = Path(folder, "wide.weights.h5"), Path(folder, "narrow.weights.h5")
         model.save_weights(wide)
-        with h5py.File(wide) as source, h5py.File(narrow, "w") as out:
+        with h5py.File(wide) as source, h5py.File(narrow, "w", libver="latest") as out:  # a smaller frame
             source.visititems(lambda path, node: _copy(path, node, out))
         os.replace(narrow, target)
     enter(target, licence)
@@ -39,7 +39,8 @@ def _copy(path, node, out):
         if np.abs(values).max(initial=0) > np.finfo(np.float16).max:
             raise ValueError(f"export: {path} reaches {np.abs(values).max():g}, which float16 can't hold")
         values = values.astype(np.float16)
-    dataset = out.create_dataset(path, data=values, compression="gzip" if values.size > 64 else None, track_times=False)
+    packing = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": values.shape}
+    dataset = out.create_dataset(path, data=values, track_times=False, **packing if values.size > 512 else {})
     dataset.attrs.update(node.attrs)
 
 
