@@ -4,26 +4,17 @@ What is explained is always the logit: the score that a softmax or sigmoid at th
 Every function takes the weights as they are when it is called; what is kept of a model is how it is built.
 """
 
-import weakref
-
 import cv2
 import keras
 import numpy as np
 from keras import layers, ops
 
-from . import backend
+from . import backend, networks
 
-SQUASHING = ("softmax", "sigmoid", "logsoftmax")
-RECTIFIERS = ("relu", "relu6")
-GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
-POOLING = (layers.MaxPooling2D, layers.AveragePooling2D)
-IDLE = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise, layers.Identity)  # in a model that doesn't learn
-RESHAPING = (layers.Reshape, layers.Flatten)
-BETWEEN = (*POOLING, layers.ZeroPadding2D)
-CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
-WINDOWED = (*CONVOLUTIONS, *POOLING)
-LINEAR = (*CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling, layers.Normalization,
-          layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
+RECTIFIERS = networks.RECTIFIERS
+WINDOWED = (*networks.CONVOLUTIONS, *networks.POOLING)
+LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling,
+          layers.Normalization, layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
 
 
 def cam(model, images, classes=None, batch_size=16, raw=False):
@@ -184,7 +175,7 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     def total(*batch):
         return sum(compiled(*batch, group) for group in groups)
 
-    gradient = _batched(total, batch_size, pictures, classes, spread) / np.float32(samples)
+    gradient = networks.batched(total, batch_size, pictures, classes, spread) / np.float32(samples)
     return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
 
 
@@ -239,7 +230,7 @@ def deconvnet(model, images, layer, channel=None, switches=True, everywhere=Fals
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 2.1.
     """
     network = _network(model, images, "deconvnet", scores=False)
-    chain = network.chain(network.find(layer, "deconvnet"), "deconvnet")
+    chain = _chain(network, network.find(layer, "deconvnet"), "deconvnet")
     pictures, _ = network.checked(images, None, "deconvnet")
     inputs = _forward(chain, pictures)
     features = inputs.pop()
@@ -274,7 +265,7 @@ def strongest(model, images, layer, channel, count=9, batch_size=64):
     """
     network = _network(model, images, "strongest", scores=False)
     target = network.find(layer, "strongest")
-    chain = network.chain(target, "strongest")
+    chain = _chain(network, target, "strongest")
     plan = network.plan(target)
     pictures, _ = network.checked(images, None, "strongest")
     inputs = _forward(chain, pictures[:1])
@@ -340,406 +331,14 @@ def denormalize(images, mean=0.0, std=255.0):
     return (np.asarray(images, np.float64) * std + mean).astype(np.float32)
 
 
-class _Slot:
-    """Stands for a tensor in the arguments of a step, by its number in the network."""
-
-    def __init__(self, number):
-        self.number = number
-
-
-class _Step:
-    """A layer, or an operation of `keras.ops`, that computes tensors from tensors, all known by number."""
-
-    def __init__(self, layer, name, arguments, parents, outputs):
-        self.layer, self.name, self.arguments, self.parents, self.outputs = layer, name, arguments, parents, outputs
-
-    @property
-    def activation(self):
-        """Its name, "linear" where there is none; also of layers and operations that are nothing but an activation."""
-        function = getattr(self.layer, "activation", None)
-        name = type(self.layer).__name__ if function is None else getattr(function, "__name__", repr(function))
-        name = name.lower().replace("_", "")
-        return name if function is not None or name in (*SQUASHING, *RECTIFIERS) else "linear"
-
-    @property
-    def is_only_an_activation(self):
-        return isinstance(self.layer, layers.Activation) or type(self.layer).__name__.lower() in SQUASHING + RECTIFIERS
-
-    @property
-    def is_convolution(self):
-        return "conv" in type(self.layer).__name__.lower()
-
-    @property
-    def is_weighted(self):
-        """Whether it is a plain convolution or dense layer, whose kernel and bias are all there is to it."""
-        kind, quantized = type(self.layer), getattr(self.layer, "quantization_mode", None)
-        return kind in (*CONVOLUTIONS, layers.Dense) and self.is_channels_last and not quantized
-
-    @property
-    def is_valid_convolution(self):
-        return self.is_weighted and getattr(self.layer, "padding", None) == "valid"
-
-    @property
-    def is_norm(self):
-        return type(self.layer) is layers.BatchNormalization and self.layer.axis in (-1, 3)
-
-    @property
-    def is_channels_last(self):
-        return getattr(self.layer, "data_format", "channels_last") == "channels_last"
-
-    @property
-    def is_idle(self):
-        """Whether it hands on what it gets, in a model that doesn't learn."""
-        return isinstance(self.layer, IDLE) or (self.is_only_an_activation and self.activation == "linear")
-
-    def __call__(self, values):
-        """Compute the outputs from a dict of tensors by number."""
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: values[leaf.number] if isinstance(leaf, _Slot) else leaf, self.arguments
-        )
-        if "training" in kwargs:
-            kwargs["training"] = False
-        return keras.tree.flatten(self.layer(*args, **kwargs))
-
-
-class _Network:
-    """A model laid open: the layers of nested models too, in the order of computing; the picture is tensor 0."""
-
-    def __init__(self, model, where):
-        functional = _functional(model)
-        if functional is None:
-            raise ValueError(f"{where}: model is a {type(model).__name__}, expected a Sequential or functional Keras "
-                             "model, built")  # fmt: skip
-        if len(functional.inputs) != 1 or len(functional.outputs) != 1:
-            raise ValueError(f"{where}: {model.name} has {len(functional.inputs)} inputs and {len(functional.outputs)} "
-                             "outputs, expected one of each: pictures and scores")  # fmt: skip
-        self.name, self.functional = model.name, weakref.ref(functional)
-        self.steps, self.named, self.plans, self.shapes = [], {}, {}, [tuple(functional.inputs[0].shape)]
-        (self.output,) = self._lay_open(functional, [0], "")
-        self.producer = {number: step for step in self.steps for number in step.outputs}
-        self.last = self._above(self.output, lambda s: s.is_idle or isinstance(s.layer, RESHAPING))
-        self.squash = self.last.activation if self.last and self.last.activation in SQUASHING else None
-        if self.squash and not (self.last.is_only_an_activation or self.last.is_weighted):
-            raise ValueError(f"{where}: {self.last.name!r}, a {type(self.last.layer).__name__} that ends {self.name}, "
-                             f"applies its {self.squash} itself; put that in a layer of its own")  # fmt: skip
-        self.settings = self._settings()
-
-    def is_of(self, model):
-        """Whether the model is still built as it was."""
-        now = self._settings()
-        same = len(now) == len(self.settings) and all(one is other for one, other in zip(now, self.settings))
-        return same and self.functional() is _functional(model)
-
-    def variables(self):
-        """Give all weights, each once."""
-        found = (variable for step in self.steps for variable in getattr(step.layer, "weights", ()))
-        return list({id(variable): variable for variable in found}.values())
-
-    def _settings(self):
-        """Give what can be exchanged in a layer: variables, activations, and what `Normalization` adapted to."""
-        names = ("activation", "mean", "variance")
-        return self.variables() + [getattr(step.layer, name, None) for step in self.steps for name in names]
-
-    def _lay_open(self, functional, sources, prefix):
-        numbers = dict(zip(map(id, functional.inputs), sources))
-
-        def slot(leaf):
-            return _Slot(numbers[id(leaf)]) if isinstance(leaf, keras.KerasTensor) else leaf
-
-        for depth in sorted(functional._nodes_by_depth, reverse=True):
-            for node in functional._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                layer, name = node.operation, prefix + node.operation.name
-                parents = [numbers[id(tensor)] for tensor in node.arguments.keras_tensors]
-                if (inner := _functional(layer)) is not None:
-                    outputs = self._lay_open(inner, parents, f"{name}/")
-                else:
-                    outputs = [len(self.shapes) + place for place in range(len(node.outputs))]
-                    self.shapes += [tuple(tensor.shape) for tensor in node.outputs]
-                    arguments = keras.tree.map_structure(slot, (node.arguments.args, node.arguments.kwargs))
-                    self.steps.append(_Step(layer, name, arguments, parents, outputs))
-                numbers.update(zip(map(id, node.outputs), outputs))
-                self.named[name] = outputs[0]
-        return [numbers[id(tensor)] for tensor in functional.outputs]
-
-    def _above(self, number, passing):
-        """Go up from a tensor, past the steps that `passing` is true of, to the next one; None at the picture."""
-        while (step := self.producer.get(number)) and len(step.parents) == 1 and passing(step):
-            number = step.parents[0]
-        return step
-
-    def checked(self, images, classes, where):
-        """Give pictures (N, H, W, C) float32 and classes (N,) int32, −1 for one to be predicted."""
-        pictures = np.asarray(images)
-        pictures = pictures[None] if pictures.ndim == 3 else pictures
-        takes = self.shapes[0]
-        if not (pictures.dtype.kind in "uif" and pictures.ndim == len(takes) == 4 and len(pictures) and all(
-            want in (None, has) for has, want in zip(pictures.shape[1:], takes[1:]))):  # fmt: skip
-            raise ValueError(f"{where}: images are {pictures.dtype} of shape {np.shape(images)}; expected numbers, "
-                             f"(N, H, W, C) or (H, W, C), as {self.name} takes {takes}")  # fmt: skip
-        count = self.shapes[self.output][-1]
-        chosen = np.asarray(-1 if classes is None else classes)
-        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(pictures),)) or (
-            classes is not None and (chosen.min() < 0 or chosen.max() >= count)):  # fmt: skip
-            raise ValueError(f"{where}: classes is {classes!r}, expected None, an int or {len(pictures)} ints, "
-                             f"from 0 to {count - 1}")  # fmt: skip
-        return pictures.astype(np.float32), np.broadcast_to(chosen, len(pictures)).astype(np.int32)
-
-    def find(self, layer, where):
-        """Give the number of a layer's output, feature maps (N, h, w, C)."""
-        wanted = getattr(layer, "name", layer)
-        paths = [wanted] if wanted in self.named else [n for n in self.named if n.rsplit("/", 1)[-1] == wanted]
-        if len(paths) > 1:
-            raise ValueError(f"{where}: layer {wanted!r} is in the model more than once, as {', '.join(paths)}")
-        if not paths:
-            names = ", ".join(step.name for step in self.steps if step.is_convolution) or "none"
-            raise ValueError(f"{where}: layer {wanted!r} is not in the model; its convolutional layers are {names}")
-        number = self.named[paths[0]]
-        if len(self.shapes[number]) != 4:
-            raise ValueError(f"{where}: layer {wanted!r} gives {self.shapes[number]}, expected feature maps "
-                             "(N, h, w, C)")  # fmt: skip
-        return number
-
-    def last_maps(self, where):
-        """Give the number of the feature maps that global pooling reads, or else the last before other heads."""
-        number, last = self.output, None
-        while (step := self.producer.get(number)) and len(step.parents) == 1:
-            if isinstance(step.layer, GLOBAL_POOLING):
-                last = step.parents[0]
-                break
-            last = number if last is None and len(self.shapes[number]) == 4 else last
-            number = step.parents[0]
-        else:
-            if last is None:
-                maps = [number for number, shape in enumerate(self.shapes) if number and len(shape) == 4]
-                last = maps[-1] if maps else 0
-            while (step := self.producer.get(last)) and (step.is_idle or isinstance(step.layer, BETWEEN)):
-                last = step.parents[0]
-        if not any(step.is_convolution for step in self.upstream(last)):
-            raise ValueError(f"{where}: {self.name} has no convolutional layer before its scores")
-        return last
-
-    def upstream(self, number):
-        """Give the steps that a tensor depends on, in the order of computing."""
-        needed, steps = {number}, []
-        for step in reversed(self.steps):
-            if needed.intersection(step.outputs):
-                needed.update(step.parents)
-                steps.append(step)
-        return steps[::-1]
-
-    def pooled_head(self, where):
-        """Give the number of the feature maps that global average pooling reads, and the dense layer behind it."""
-        dense = self.last
-        if dense is not None and dense.is_only_an_activation and self.squash:
-            dense = self._above(dense.parents[0], lambda s: s.is_idle)
-        linear = dense is not None and (dense is self.last or dense.activation == "linear")
-        fits = linear and type(dense.layer) is layers.Dense and (dense.activation in ("linear", self.squash))
-        pool = self._above(dense.parents[0], lambda s: s.is_idle or isinstance(s.layer, RESHAPING)) if fits else None
-        if pool is None or not isinstance(pool.layer, layers.GlobalAveragePooling2D) or not pool.is_channels_last:
-            end = [type(step.layer).__name__ for step in self.steps[-4:]]
-            raise ValueError(f"{where}: {self.name} ends in {', '.join(end)}; CAM needs global average pooling and one "
-                             "dense layer behind it. grad_cam explains any convolutional classifier")  # fmt: skip
-        self.last_maps(where)  # there is a convolution
-        return pool.parents[0], dense
-
-    def chain(self, number, where):
-        """Give the steps from the picture to a tensor, where one follows another."""
-        steps = self.upstream(number)
-        for step in steps:
-            if len(step.parents) != 1 or len(step.outputs) != 1:
-                raise ValueError(f"{where}: layer {step.name!r} joins several paths, expected one layer after another")
-            if not step.is_idle and not _has_way_back(step):
-                known = ", ".join(kind.__name__ for kind in (layers.ReLU, layers.MaxPooling2D, *LINEAR))
-                raise ValueError(f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
-                                 f"activation, has no way back; {known} have one")  # fmt: skip
-        return [step for step in steps if not step.is_idle]
-
-    def plan(self, keep=None):
-        """Give the plan of a run that computes the tensor `keep` too."""
-        if keep not in self.plans:
-            self.plans[keep] = _Plan(self, keep)
-        return self.plans[keep]
-
-
-class _Plan:
-    """How to compute a network's scores fast: batch normalization and padding become part of a convolution.
-
-    That is done anew in each run, with the weights as they are: it costs next to nothing, and none is out of date.
-    """
-
-    def __init__(self, network, keep):
-        self.network, self.entries, self.late, self.compiled, readers = network, [], set(), {}, {}
-        for step in network.steps:
-            for parent in step.parents:
-                readers.setdefault(parent, []).append(step)
-
-        def only_reader(step):
-            following = readers.get(step.outputs[0], ())
-            return following[0] if len(following) == 1 and keep not in step.outputs else None
-
-        frames, folded, after = {}, {}, {keep}
-        for step in network.steps:
-            reader = only_reader(step)
-            if reader and type(step.layer) is layers.ZeroPadding2D and reader.is_valid_convolution:
-                frames[reader] = step
-            elif reader and step.is_weighted and step.activation == "linear" and reader.is_norm:
-                folded[reader] = step
-            else:
-                entry = self._entry(network, step, folded, frames)
-                self.entries.append(entry)
-                if after & set(entry.parents):
-                    self.late.add(entry)
-                    after.update(entry.outputs)
-
-    @staticmethod
-    def _entry(network, step, folded, frames):
-        if step in folded:
-            return _Weighted(folded[step], step, frames.get(folded[step]))
-        bare = step is network.last and network.squash is not None
-        if bare and step.is_only_an_activation:
-            return _Nothing(step)
-        if step.is_weighted:
-            return _Weighted(step, None, frames.get(step), bare)
-        return _Norm(step) if step.is_norm else _Layer(step)
-
-    def compile(self, name, function):
-        """Compile a function; the first one of that name serves ever after."""
-        if name not in self.compiled:
-            self.compiled[name] = backend.jit(function, reads=self.network.variables())
-        return self.compiled[name]
-
-    def batched(self, name, function, batch_size, *arrays):
-        """Run a function of tensors over (N, ...) arrays, compiled, batch by batch."""
-        return _batched(self.compile(name, function), batch_size, *arrays)
-
-    def run(self, values, part="all"):
-        """Compute the tensors of a part, "before" or "after" the one kept, from those there are; give them all."""
-        values = dict(values)
-        for entry in self.entries:
-            if part == "all" or (entry in self.late) == (part == "after"):
-                values.update(zip(entry.outputs, entry(values)))
-        return values
-
-
-class _Layer:
-    """Compute a step as it is."""
-
-    def __init__(self, step):
-        self.step, self.parents, self.outputs = step, step.parents, step.outputs
-
-    def __call__(self, values):
-        return self.step(values)
-
-
-class _Nothing(_Layer):
-    """Hand on what the softmax or sigmoid would get: the logits."""
-
-    def __call__(self, values):
-        return [values[self.parents[0]]]
-
-
-class _Weighted(_Layer):
-    """Compute a convolution or dense layer, with what is folded into it, or with its activation left out."""
-
-    def __init__(self, step, norm=None, frame=None, bare=False):
-        super().__init__(step)
-        self.norm, self.frame = norm, frame
-        self.parents, self.outputs = (frame or step).parents, (norm or step).outputs
-        self.activation = None if bare or norm else step.layer.activation
-
-    def __call__(self, values):
-        layer, x = self.step.layer, values[self.parents[0]]
-        padding = getattr(layer, "padding", None)
-        if self.frame and _is_same_padding(self.frame.layer, layer, x.shape):
-            padding = "same"  # spares a copy of x, and of its gradient
-        elif self.frame:
-            (x,) = self.frame(values)
-        x, *weights = (ops.cast(tensor, layer.compute_dtype) for tensor in (x, *self.kernel_and_bias()))
-        y = _product(layer, x, padding, *weights)
-        return [y if self.activation is None else self.activation(y)]
-
-    def kernel_and_bias(self):
-        layer = self.step.layer
-        kernel, bias = _value(layer.kernel), _value(layer.bias) if layer.use_bias else None
-        if self.norm:
-            scale, shift = _scale_and_shift(self.norm.layer)
-            bias = shift if bias is None else shift + scale * bias
-            depthwise = isinstance(layer, layers.DepthwiseConv2D)  # kernel (h, w, in, multiplier), or (…, in, out)
-            kernel = kernel * (ops.reshape(scale, kernel.shape[2:]) if depthwise else scale)
-        return [kernel] if bias is None else [kernel, bias]
-
-
-class _Norm(_Layer):
-    """Compute a batch normalization that nothing could be folded into, as a scale and a shift."""
-
-    def __call__(self, values):
-        x, scale, shift = (ops.cast(tensor, self.step.layer.compute_dtype)
-                           for tensor in (values[self.parents[0]], *_scale_and_shift(self.step.layer)))  # fmt: skip
-        return [ops.add(x * scale, shift)]
-
-
-def _value(variable):
-    return ops.stop_gradient(ops.convert_to_tensor(variable))
-
-
-def _scale_and_shift(norm):
-    scale = ops.rsqrt(_value(norm.moving_variance) + norm.epsilon)
-    scale = scale * _value(norm.gamma) if norm.scale else scale
-    shift = -scale * _value(norm.moving_mean)
-    return scale, shift + _value(norm.beta) if norm.center else shift
-
-
-def _product(layer, x, padding, kernel, bias=None):
-    """Compute a convolution or dense layer without its activation."""
-    if isinstance(layer, layers.Dense):
-        y = ops.matmul(x, kernel)
-        return y if bias is None else ops.add(y, bias)
-    depthwise, size, strides = isinstance(layer, layers.DepthwiseConv2D), tuple(kernel.shape[:2]), tuple(layer.strides)
-    if size == (1, 1) and strides != (1, 1) and not depthwise:
-        x, strides = x[:, :: strides[0], :: strides[1]], (1, 1)  # the rest of x plays no part
-
-    def convolve(x):
-        how = ops.depthwise_conv if depthwise else ops.conv
-        y = how(x, kernel, strides, padding, "channels_last", layer.dilation_rate)
-        return y if bias is None else ops.add(y, bias)
-
-    grouped, dilated = kernel.shape[2] != x.shape[-1], tuple(layer.dilation_rate) != (1, 1)
-    centred = size == (1, 1) or (padding == "same" and size[0] % 2 == size[1] % 2 == 1)
-    if depthwise or grouped or dilated or not centred or strides != (1, 1):
-        return convolve(x)
-
-    def gradient(slope):
-        if size == (1, 1):
-            flat = ops.matmul(ops.reshape(slope, (-1, kernel.shape[3])), ops.transpose(kernel[0, 0]))
-            return ops.reshape(flat, (*ops.shape(slope)[:3], kernel.shape[2]))
-        turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
-        return ops.conv(slope, turned, 1, "same", "channels_last")
-
-    # A convolution by the kernel turned round, as the gradient is, takes a CPU less than TensorFlow's own operation.
-    return backend.with_gradient(convolve, gradient)(x)
-
-
-_networks = weakref.WeakKeyDictionary()  # a model's structure and what was compiled for it, while the model lives
-
-
 def _network(model, images, where, scores=True):
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, *np.shape(images)[-3:]))
-    known = _networks.get(model) if isinstance(model, keras.Model) else None
-    if known is None or not known.is_of(model):
-        known = _networks[model] = _Network(model, where)
-    if scores and len(known.shapes[known.output]) != 2:
-        raise ValueError(f"{where}: {known.name} gives {known.shapes[known.output]}, expected scores (N, classes)")
-    return known
-
-
-def _functional(model):
-    """Give the functional model that a model is, or that a Sequential holds; None for anything else."""
-    model = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
-    own_call = getattr(type(model).call, "__qualname__", "") if isinstance(model, keras.Model) else ""
-    return model if own_call == "Functional.call" else None
+    network = networks.laid_open(model, where)
+    if scores and len(network.shapes[network.output]) != 2:
+        raise ValueError(f"{where}: {network.name} gives {network.shapes[network.output]}, expected scores "
+                         "(N, classes)")  # fmt: skip
+    return network
 
 
 def _chosen(logits, classes):
@@ -751,19 +350,6 @@ def _score(logits, classes):
     """Sum the chosen logits of all pictures; none depends on another picture."""
     logits = ops.cast(logits, "float32")
     return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1]))
-
-
-def _batched(function, batch_size, *arrays):
-    """Run a function of tensors over (N, ...) arrays, batch by batch; the last batch is filled up, to compile once."""
-    parts, count = [], len(arrays[0])
-    for start in range(0, count, batch_size):
-        batch = [array[start : start + batch_size] for array in arrays]
-        size = len(batch[0])
-        missing = batch_size - size if start else 0
-        if missing:
-            batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
-        parts.append(ops.convert_to_numpy(function(*map(ops.convert_to_tensor, batch)))[:size])
-    return np.concatenate(parts)
 
 
 def _heatmaps(where, network, plan, function, images, classes, batch_size, raw):
@@ -792,6 +378,19 @@ def _channel(features, channel, where):
     if int(channel) != channel or not 0 <= channel < features.shape[-1]:
         raise ValueError(f"{where}: channel={channel!r}, expected an int from 0 to {features.shape[-1] - 1}")
     return int(channel)
+
+
+def _chain(network, number, where):
+    """Give the steps from the picture to a tensor, where one follows another."""
+    steps = network.upstream(number)
+    for step in steps:
+        if len(step.parents) != 1 or len(step.outputs) != 1:
+            raise ValueError(f"{where}: layer {step.name!r} joins several paths, expected one layer after another")
+        if not step.is_idle and not _has_way_back(step):
+            known = ", ".join(kind.__name__ for kind in (layers.ReLU, layers.MaxPooling2D, *LINEAR))
+            raise ValueError(f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
+                             f"activation, has no way back; {known} have one")  # fmt: skip
+    return [step for step in steps if not step.is_idle]
 
 
 def _forward(chain, pictures):
@@ -830,7 +429,7 @@ def _backward(step, x, back, switches):
 
     def linear(x):
         if step.is_weighted:
-            y = _product(layer, x, layer.padding, ops.cast(_value(layer.kernel), "float32"))
+            y = networks.product(layer, x, layer.padding, ops.cast(networks.value(layer.kernel), "float32"))
         else:
             (y,) = step({step.parents[0]: x})
         return ops.sum(ops.cast(y, "float32") * back)
@@ -861,24 +460,8 @@ def _padding(layer, axis, size):
     kernel = getattr(layer, "kernel_size", None) or layer.pool_size
     stride, dilation = layer.strides[axis], getattr(layer, "dilation_rate", (1, 1))[axis]
     extent = (kernel[axis] - 1) * dilation + 1
-    before = _same_padding(size, extent, stride)[0] if layer.padding == "same" else 0
+    before = networks.same_padding(size, extent, stride)[0] if layer.padding == "same" else 0
     return before, extent, stride
-
-
-def _same_padding(size, extent, stride):
-    """Give how many cells padding "same" puts before and behind an axis."""
-    missing = max(0, (-(-size // stride) - 1) * stride + extent - size)
-    return missing // 2, missing - missing // 2
-
-
-def _is_same_padding(frame, layer, shape):
-    """Whether a padding layer does for a convolution behind it, on pictures of that shape, what "same" would."""
-    return all(
-        size is not None and tuple(around) == _same_padding(size, (kernel - 1) * dilation + 1, stride)
-        for size, around, kernel, dilation, stride in zip(
-            shape[1:3], frame.padding, layer.kernel_size, layer.dilation_rate, layer.strides
-        )
-    )
 
 
 def _seen(chain, inputs, place, axis):

@@ -167,6 +167,41 @@ def test_fcn_8s_is_what_the_paper_draws(body, size):
     np.testing.assert_allclose(np.array(model(image))[0], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])
+def test_enlarging_is_opencvs_and_its_gradient_the_transposed(factor):
+    x, like = np.random.default_rng(factor).normal(size=(2, 5, 7, 3)).astype("float32"), (5 * factor - 1, 7 * factor)
+    larger = np.array(segment.Enlarge(factor)([x, np.zeros((1, *like, 1))]))
+    expected = np.stack([bilinear(one, factor)[: like[0]] for one in x])
+    np.testing.assert_allclose(larger, expected, atol=1e-5)
+    found = np.array(segment.Enlarge(factor, classes=True)([x, np.zeros((1, *like, 1))]))
+    assert found.dtype == np.uint8 and (found == larger.argmax(-1)).all()
+    weight = np.random.default_rng(9).normal(size=larger.shape).astype("float32")
+    step = np.zeros_like(x)
+    step[1, 2, 3, 0] = step[0, 0, 6, 1] = 1.0
+
+    def loss(x):
+        return keras.ops.sum(segment.Enlarge(factor)([x, np.zeros((1, *like, 1), "float32")]) * weight)
+
+    _, gradient = backend.value_and_grad(loss)(x)
+    rise = (np.stack([bilinear(one, factor)[: like[0]] for one in step]) * weight).sum()
+    np.testing.assert_allclose((np.array(gradient) * step).sum(), rise, rtol=1e-4)
+
+
+def test_label_maps_are_the_logits_largest_also_after_training(body, photographs):
+    model = segment.fcn(body, 3, 8)
+    images, masks = photographs[:3, :, :90], np.zeros((3, 64, 90), int)
+    masks[:, 30:] = 1
+    for _ in range(2):
+        logits = model.predict_on_batch(images.astype("float32"))
+        first, second = np.sort(logits, -1)[..., :-3:-1].transpose(3, 0, 1, 2)
+        sure = first - second > 1e-3
+        found = segment.predict(model, images, batch_size=2)
+        assert found.dtype == np.uint8 and found.shape == masks.shape
+        assert (found == logits.argmax(-1))[sure].all() and sure.mean() > 0.8
+        segment.train(model, images, masks, 6, 1e-2, 3)
+    assert (found == masks).mean() > 0.5
+
+
 @pytest.mark.parametrize("stride", [32, 16, 8])
 def test_any_size_gives_a_map_of_its_size(body, stride):
     model = segment.fcn(body, 3, stride)
