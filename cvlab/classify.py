@@ -417,6 +417,7 @@ def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32,
             variable.assign(np.zeros(variable.shape, variable.dtype))
     else:
         model.compile(keras.optimizers.Adam(), loss)
+        model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
     generator, batch_size, rows, losses = np.random.default_rng(seed), min(batch_size, count), np.arange(0), []
     for step in _bar(range(steps), progress, f"training {model.name}"):
         model.optimizer.learning_rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
@@ -424,7 +425,6 @@ def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32,
             rows = np.concatenate([rows, generator.permutation(count)])
         chosen, rows = rows[:batch_size], rows[batch_size:]
         losses.append(model.train_on_batch(*draw(chosen, generator), return_dict=True)["loss"])
-        model.reset_metrics()
     return [float(loss) for loss in losses]
 
 

@@ -1,6 +1,7 @@
 """Segmentation: a class for each pixel, by fully convolutional networks of stride 32, 16 and 8."""
 
 import functools
+import itertools
 import time
 import weakref
 
@@ -63,7 +64,7 @@ def strides(backbone):
     return coarsest, coarsest // 2, coarsest // 4
 
 
-def _heads(widths, num_classes, scored):
+def _heads(widths, num_classes, scored, name="heads"):
     """Build what goes from feature maps, finest first, to the scores of the finest one."""
     maps = [keras.Input((None, None, width)) for width in widths]
     scores = layers.Conv2D(num_classes, 1, name=f"score_{scored[-1]}")(maps[-1])
@@ -72,7 +73,7 @@ def _heads(widths, num_classes, scored):
                                         kernel_initializer=bilinear_initializer)(scores)  # fmt: skip
         own = layers.Conv2D(num_classes, 1, kernel_initializer="zeros", name=f"score_{size}")(finer)
         scores = layers.Add(name=f"add_{size}")([Cut(name=f"cut_{size}")([larger, own]), own])
-    return keras.Model(maps, scores, name="heads")
+    return keras.Model(maps, scores, name=name)
 
 
 @keras.saving.register_keras_serializable("cvlab")
@@ -297,7 +298,8 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
           batch_size=4, augment=None, every=1, progress=False):  # fmt: skip
     """Train FCNs of several strides on one backbone, once for each seed, and test them.
 
-    A frozen backbone sees every picture once, as all of these networks share its maps. The heads learn on channels with
+    A frozen backbone sees every picture once, as all of these networks share its maps, and all networks learn side by
+    side in the steps of one graph, each from its own weights and on its own pictures. The heads learn on channels with
     mean 0 and variance 1, so that one learning rate suits all; their weights afterwards are those for the maps as they
     are. The seed decides on the heads' first weights and on the order of the pictures.
 
@@ -315,44 +317,75 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
         the test pictures, and what `metrics.segmentation_scores` gives; and a dict with the network of each stride, as
         the last seed left it.
     """
-    void, rows, models, maps = ignored(train_set), [], {}, []
+    void, rows, strides = ignored(train_set), [], sorted(strides)  # the finest first: its maps are those of all
     num_classes = len(train_set.mask_names) - (void is not None)
-    for stride in sorted(strides):  # the finest first, as its maps are those of the others, too
-        model = models[stride] = fcn(backbone, num_classes, stride, mode)
-        start, count = model.get_weights(), len(model.get_layer("heads").inputs)
-        if mode == "frozen":
-            if not maps:
-                maps = [_maps(model, part.images, progress) for part in (train_set, test_set)]
-                moments = [(m.mean((0, 1, 2)), m.std((0, 1, 2)) + 0.01) for m in maps[0]]
-                for part in maps:
-                    for map_, (centre, spread) in zip(part, moments, strict=True):
-                        map_ -= centre
-                        map_ /= spread
-            known, tested = (part[-count:] for part in maps)
-            some = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
-            learner, draw = _above(model, known, every), _drawn(known, some)
-            answer = _above(model, known, classes=True)
+    models = {stride: fcn(backbone, num_classes, stride, mode) for stride in strides}
+    if mode == "frozen":
+        known, tested = (_maps(models[strides[0]], part.images, progress) for part in (train_set, test_set))
+        moments = [(m.mean((0, 1, 2)), m.std((0, 1, 2)) + 0.01) for m in known]
+        for map_, place in itertools.product((known, tested), range(len(known))):
+            map_[place] -= moments[place][0]
+            map_[place] /= moments[place][1]
+        labels = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
+        how = (steps, learning_rate, min(batch_size, len(train_set)), progress)
+        heads = _side_by_side(models, seeds, known, labels, void, every, how)
+    for stride, model in models.items():
+        start, own = model.get_weights(), model.get_layer("heads")
+        count = len(own.inputs)
+        answer = _above(model, tested[-count:], classes=True) if mode == "frozen" else None
         for seed in seeds:
-            backend.set_seed(seed)
-            heads, scored = model.get_layer("heads"), [2**i * stride for i in range(count)]
-            fresh = _heads([m.shape[-1] for m in heads.inputs], num_classes, scored)
-            model.set_weights(start)
-            heads.set_weights(fresh.get_weights())
             if mode == "frozen":
-                how = (steps, learning_rate, batch_size, seed, progress)
-                classify.optimize(learner, _loss(void), draw, len(train_set), *how)
-                found = answer.predict([*tested, test_set.masks[..., None]], batch_size, verbose=0)
-                for s, (centre, spread) in zip(scored, moments[-count:], strict=True):
-                    kernel, bias = heads.get_layer(f"score_{s}").get_weights()
+                own.set_weights(heads[stride, seed].get_weights())
+                found = answer.predict([*tested[-count:], test_set.masks[..., None]], batch_size, verbose=0)
+                for s, (centre, spread) in zip(_scored(model), moments[-count:], strict=True):
+                    kernel, bias = own.get_layer(f"score_{s}").get_weights()
                     kernel /= spread[:, None]
-                    heads.get_layer(f"score_{s}").set_weights([kernel, bias - centre @ kernel[0, 0]])
+                    own.get_layer(f"score_{s}").set_weights([kernel, bias - centre @ kernel[0, 0]])
             else:
+                model.set_weights(start)
+                own.set_weights(_fresh(model, seed).get_weights())
                 train(model, train_set.images, train_set.masks, steps, learning_rate, batch_size, augment,
                       ignore=void, seed=seed, progress=progress)  # fmt: skip
                 found = predict(model, test_set.images, batch_size)
             scores = metrics.segmentation_scores(test_set.masks, found, num_classes, void)
             rows.append({"stride": stride, "seed": seed, "found": found, **scores})
     return rows, models
+
+
+def _side_by_side(models, seeds, maps, labels, void, every, how):
+    """Train heads for each stride and seed on maps in the steps of one graph → dict of them by (stride, seed)."""
+    steps, learning_rate, batch_size, progress = how
+    inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
+    heads, logits = {}, []
+    for stride, model in models.items():
+        parts = zip(*(ops.split(x, len(seeds)) for x in inputs[-len(model.get_layer("heads").inputs) :]))
+        scores = []
+        for seed, part in zip(seeds, parts, strict=True):
+            heads[stride, seed] = _fresh(model, seed)
+            scores.append(heads[stride, seed](list(part)))
+        logits.append(Enlarge(stride // every)([ops.concatenate(scores, 0), like]))
+    orders = np.stack([np.random.default_rng(seed).permutation(len(labels)) for seed in seeds])
+
+    def draw(rows, generator):
+        rows = orders[:, rows].ravel()  # a batch of each seed's
+        return [*(m[rows] for m in maps), labels[rows, ..., None]], [labels[rows]] * len(models)
+
+    learner = keras.Model([*inputs, like], logits, name="heads")
+    losses = [_loss(void)] * len(models)
+    classify.optimize(learner, losses, draw, len(labels), steps, learning_rate, batch_size, progress=progress)
+    return heads
+
+
+def _fresh(model, seed):
+    """Give heads like a network's, with the first weights of a seed."""
+    backend.set_seed(seed)
+    widths = [x.shape[-1] for x in model.get_layer("heads").inputs]
+    return _heads(widths, model.output.shape[-1], _scored(model), f"heads_{model.stride}_{seed}")
+
+
+def _scored(model):
+    """Give the strides of the maps that a network scores, the finest first."""
+    return [2**i * model.stride for i in range(len(model.get_layer("heads").inputs))]
 
 
 def ignored(part):
