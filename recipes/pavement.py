@@ -17,17 +17,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 from _export import export
 
-from cvlab import backend, classify, data
+from cvlab import backend, classify, data, segment
 
 BUILD = Path(__file__).resolve().parents[1] / ".build" / "pavement"
 SPLITS = {"resnet20_pavement": "train", "resnet20_pavement_mended": "mended_train"}
 SIZE = 48  # half of the pictures' own, for a quarter of the work
 
 
-def mirror(images, generator):
-    """Mirror every other picture."""
-    mirrored = generator.random(len(images)) < 0.5
-    return np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+def vary(images, generator):
+    """Mirror, zoom, shift and tint pictures, a little."""
+    blank = np.zeros(images.shape[1:3], np.uint8)
+    return np.stack([segment.augment(image, blank, generator, (0.9, 1.2), 0.08)[0] for image in images])
 
 
 def train(name, seed, steps, learning_rate, batch_size):
@@ -36,7 +36,7 @@ def train(name, seed, steps, learning_rate, batch_size):
     is_car = part.labels == part.class_names.index("car")
     backend.set_seed(seed)
     model = classify.transfer(classify.backbone("resnet20"), 2, "fine_tune")
-    trained = classify.train(model, part.images, is_car.astype(int), steps, learning_rate, batch_size, mirror, seed)
+    trained = classify.train(model, part.images, is_car.astype(int), steps, learning_rate, batch_size, vary, seed)
     print(f"{name}, seed {seed}: {steps} steps in {trained['seconds']:.0f} s, last loss {trained['loss'][-1]:.3f}")
     flat = classify.resnet20(weights=None, num_classes=2)
     flat.set_weights(model.get_weights())
@@ -46,7 +46,7 @@ def train(name, seed, steps, learning_rate, batch_size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=280)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()

@@ -384,6 +384,15 @@ def test_side_by_side_the_rows_are_what_the_networks_find(body):
     assert (rows[0]["found"] != rows[1]["found"]).any()
 
 
+def test_networks_of_one_graph_learn_as_if_alone(body):
+    train, test = squares(16), squares(6)
+    rows, _ = segment.trial(body, train, test, (32, 8), "frozen", (0, 1), 25, 0.02, 4, every=4)
+    for own in rows:
+        (alone,), _ = segment.trial(body, train, test, (own["stride"],), "frozen", (own["seed"],), 25, 0.02, 4, every=4)
+        assert (own["found"] == alone["found"]).mean() > 0.995
+    assert (rows[0]["found"] == rows[1]["found"]).mean() < 0.995
+
+
 def test_side_by_side_is_training_one_by_one(body):
     train, test = squares(8), squares(4)
     row = segment.trial(body, train, test, (8, 16), "fine_tune", (1, 0), 10, 0.02)[0][3]
