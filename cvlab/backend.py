@@ -4,6 +4,7 @@ Every other module speaks Keras 3 and NumPy. Which backend answers is Keras' own
 variable `KERAS_BACKEND` (`tensorflow`, `jax` or `torch`), read when Keras is first imported.
 """
 
+import logging
 import os
 
 
@@ -19,6 +20,8 @@ def _module():
     active = name()
     if active == "tensorflow":
         import tensorflow as module
+
+        logging.getLogger("tensorflow").addFilter(_is_no_retracing)
     elif active == "jax":
         import jax as module
     elif active == "torch":
@@ -26,6 +29,11 @@ def _module():
     else:
         raise RuntimeError(f"backend: Keras runs on {active!r}; set KERAS_BACKEND to tensorflow, jax or torch")
     return module
+
+
+def _is_no_retracing(record):
+    """Let TensorFlow's log pass, but for its warning that a function is compiled often: it counts several as one."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def set_seed(seed):
@@ -115,9 +123,7 @@ def jit(fn, xla=False, reads=()):
     """
     module, active = _module(), name()
     if active == "tensorflow":
-        compiled = module.function(fn, jit_compile=xla, reduce_retracing=True, autograph=False)
-        compiled._omit_frequent_tracing_warning = True  # which takes one function for each of five models for a mistake
-        return compiled
+        return module.function(fn, jit_compile=xla, reduce_retracing=True, autograph=False)
     if active == "jax":
         import keras
 
