@@ -14,6 +14,7 @@ __all__ = [
     "files",
     "localize",
     "metrics",
+    "networks",
     "page",
     "propose",
     "retinanet",
