@@ -327,8 +327,8 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
             map_[place] -= moments[place][0]
             map_[place] /= moments[place][1]
         labels = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
-        how = (steps, learning_rate, min(batch_size, len(train_set)), progress)
-        heads = _side_by_side(models, seeds, known, labels, void, every, how)
+        how = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "progress": progress}
+        heads = _side_by_side(models, seeds, known, labels, _loss(void), every, **how)
     for stride, model in models.items():
         start, own = model.get_weights(), model.get_layer("heads")
         count = len(own.inputs)
@@ -352,9 +352,8 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
     return rows, models
 
 
-def _side_by_side(models, seeds, maps, labels, void, every, how):
+def _side_by_side(models, seeds, maps, labels, loss, every, **how):
     """Train heads for each stride and seed on maps in the steps of one graph → dict of them by (stride, seed)."""
-    steps, learning_rate, batch_size, progress = how
     inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
     heads, logits = {}, []
     for stride, model in models.items():
@@ -371,8 +370,7 @@ def _side_by_side(models, seeds, maps, labels, void, every, how):
         return [*(m[rows] for m in maps), labels[rows, ..., None]], [labels[rows]] * len(models)
 
     learner = keras.Model([*inputs, like], logits, name="heads")
-    losses = [_loss(void)] * len(models)
-    classify.optimize(learner, losses, draw, len(labels), steps, learning_rate, batch_size, progress=progress)
+    classify.optimize(learner, [loss] * len(models), draw, len(labels), **how)
     return heads
 
 
@@ -406,10 +404,10 @@ def _drawn(maps, labels):
     return lambda rows, generator: ([*(m[rows] for m in maps), labels[rows, ..., None]], labels[rows])
 
 
-def _above(model, maps, every=1, classes=False):
+def _above(model, maps, classes=False):
     """Give what stands on the backbone, from its maps and pictures, whose size alone counts, to logits or classes."""
     inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
-    enlarge = Enlarge(model.get_layer("enlarge").factor // every, classes)
+    enlarge = Enlarge(model.get_layer("enlarge").factor, classes)
     return keras.Model([*inputs, like], enlarge([model.get_layer("heads")(inputs), like]))
 
 
