@@ -398,6 +398,46 @@ def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment
     return optimize(model, LOSS, draw, len(inputs), steps, learning_rate, batch_size, seed, progress)
 
 
+def augment(images, generator, zoom=(0.9, 1.2), shift=0.08, colour=0.2):
+    """Flip pictures left to right, zoom, shift and tint them, each in its own way; edges are mirrored.
+
+    Args:
+        images: (N, H, W, 3), 0–255. generator: numpy.random.Generator.
+        zoom, shift, colour: as in `retinanet.augment`.
+
+    Returns:
+        (N, H, W, 3) uint8.
+    """
+    return np.stack([
+        tinted(warped(image, *random_view(image.shape, generator, zoom, shift)), generator, colour) for image in images
+    ])  # fmt: skip
+
+
+def random_view(shape, generator, zoom, shift):
+    """Draw how a picture of a shape (H, W, ...) is to be seen → whether flipped, its scale, and where its corner lies.
+
+    The corner is (x, y) in pixels, such that the picture's middle stays in the middle but for the shift.
+    """
+    flipped, scale = generator.random() < 0.5, np.exp(generator.uniform(*np.log(zoom)))
+    return flipped, scale, np.float32(shape[1::-1]) * ((1 - scale) / 2 + generator.uniform(-shift, shift, 2))
+
+
+def warped(image, flipped, scale, corner, outside=None, **how):
+    """Show a picture as `random_view` says; what comes into view from outside is its mirror, or of a colour."""
+    import cv2
+
+    x, y = corner + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
+    edge = {"borderMode": cv2.BORDER_REFLECT} if outside is None else {"borderValue": outside}
+    image = np.ascontiguousarray(image[:, ::-1] if flipped else image)
+    return cv2.warpAffine(image, np.float32([[scale, 0, x], [0, scale, y]]), image.shape[1::-1], **edge, **how)
+
+
+def tinted(image, generator, colour):
+    """Change a picture's brightness by up to a share `colour`, and each channel's by half of that → uint8."""
+    gain = (1 + generator.uniform(-colour, colour)) * (1 + generator.uniform(-colour, colour, 3) / 2)
+    return np.clip(image * gain, 0, 255).astype(np.uint8)
+
+
 def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32, seed=0, progress=False):
     """Take `steps` steps of Adam with a learning rate that falls to zero along a cosine: the book's training loop.
 
@@ -424,6 +464,7 @@ def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32,
         if len(rows) < batch_size:  # what is left of the last order comes first in the next
             rows = np.concatenate([rows, generator.permutation(count)])
         chosen, rows = rows[:batch_size], rows[batch_size:]
+        model.reset_metrics()  # else Keras before 3.14 gives the mean of all losses so far
         losses.append(model.train_on_batch(*draw(chosen, generator), return_dict=True)["loss"])
     return [float(loss) for loss in losses]
 

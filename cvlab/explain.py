@@ -11,7 +11,6 @@ from keras import layers, ops
 
 from . import backend, networks
 
-RECTIFIERS = networks.RECTIFIERS
 WINDOWED = (*networks.CONVOLUTIONS, *networks.POOLING)
 LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling,
           layers.Normalization, layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
@@ -406,10 +405,10 @@ def _has_way_back(step):
     layer = step.layer
     if step.is_only_an_activation:
         leaks = getattr(layer, "negative_slope", 0) or getattr(layer, "threshold", 0)
-        return step.activation in RECTIFIERS and not leaks
+        return step.activation in networks.RECTIFIERS and not leaks
     if _is_response_normalization(layer) or isinstance(layer, layers.MaxPooling2D):
         return step.is_channels_last
-    plain = step.activation == "linear" or (step.is_weighted and step.activation in RECTIFIERS)
+    plain = step.activation == "linear" or (step.is_weighted and step.activation in networks.RECTIFIERS)
     return isinstance(layer, LINEAR) and plain and step.is_channels_last
 
 
@@ -420,7 +419,7 @@ def _is_response_normalization(layer):
 def _backward(step, x, back, switches):
     """Take what was reconstructed of a step's output on to its input x."""
     layer = step.layer
-    if step.activation in RECTIFIERS:
+    if step.activation in networks.RECTIFIERS:
         back = np.maximum(back, 0)
     if step.is_only_an_activation or _is_response_normalization(layer):
         return back

@@ -229,22 +229,17 @@ def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
     Returns:
         images and boxes, as given.
     """
-    import cv2
-
     images, moved = images.copy(), np.asarray(true_boxes, np.float32).copy()
     height, width = images.shape[1:3]
     for i, box in enumerate(moved):
-        if generator.random() < 0.5:
+        flipped, scale, corner = classify.random_view(images[i].shape, generator, zoom, shift)
+        if flipped:
             images[i], box[[0, 2]] = images[i][:, ::-1].copy(), width - box[[2, 0]]
-        scale = np.exp(generator.uniform(*np.log(zoom)))
-        offset = (np.array([width, height]) / 2) * (1 - scale) + generator.uniform(-shift, shift, 2) * (width, height)
-        there = box * scale + np.tile(offset, 2)
+        there = box * scale + np.tile(corner, 2)
         inside = np.clip(there, 0, [width, height, width, height]).astype(np.float32)
         if boxes.area(inside) >= 0.8 * boxes.area(there):
-            x, y = offset + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
-            matrix = np.float32([[scale, 0, x], [0, scale, y]])
             outside = images[i].mean((0, 1)).tolist()  # repeating the border would draw out what touches it
-            images[i] = cv2.warpAffine(images[i], matrix, (width, height), borderValue=outside)
+            images[i] = classify.warped(images[i], False, scale, corner, outside)
             moved[i] = inside
     return images, moved
 

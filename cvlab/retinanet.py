@@ -430,24 +430,15 @@ def augment(image, own, labels, generator, zoom=(0.7, 1.4), shift=0.15, colour=0
     Returns:
         image (H, W, 3) uint8, boxes (t, 4) float32 within it, labels (t,).
     """
-    import cv2
-
-    height, width = image.shape[:2]
-    own = np.asarray(own, np.float32).reshape(-1, 4).copy()
-    if generator.random() < 0.5:
-        image, own[:, [0, 2]] = image[:, ::-1], width - own[:, [2, 0]]
-    scale = np.exp(generator.uniform(*np.log(zoom)))
-    room = np.float32([width, height])
-    offset = room * ((1 - scale) / 2 + generator.uniform(-shift, shift, 2))
-    x, y = offset + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
-    outside = image.mean((0, 1)).tolist()
-    image = cv2.warpAffine(np.ascontiguousarray(image), np.float32([[scale, 0, x], [0, scale, y]]), (width, height),
-                           borderValue=outside)  # fmt: skip
-    there = own * scale + np.tile(offset, 2)
-    inside = np.clip(there, 0, np.tile(room, 2)).astype(np.float32)
+    (height, width), own = image.shape[:2], np.asarray(own, np.float32).reshape(-1, 4).copy()
+    flipped, scale, corner = classify.random_view(image.shape, generator, zoom, shift)
+    if flipped:
+        own[:, [0, 2]] = width - own[:, [2, 0]]
+    image = classify.warped(image, flipped, scale, corner, outside=image.mean((0, 1)).tolist())
+    there = own * scale + np.tile(corner, 2)
+    inside = np.clip(there, 0, [width, height, width, height]).astype(np.float32)
     kept = boxes.area(inside) >= np.maximum(visible * boxes.area(there), 1.0)
-    gain = (1 + generator.uniform(-colour, colour)) * (1 + generator.uniform(-colour, colour, 3) / 2)
-    return np.clip(image * gain, 0, 255).astype(np.uint8), inside[kept], np.asarray(labels)[kept]
+    return classify.tinted(image, generator, colour), inside[kept], np.asarray(labels)[kept]
 
 
 def detect(model, images, score=0.05, iou=0.5, max_boxes=100, candidates=1000):

@@ -1,7 +1,6 @@
 """Segmentation: a class for each pixel, by fully convolutional networks of stride 32, 16 and 8."""
 
 import functools
-import itertools
 import time
 import weakref
 
@@ -128,21 +127,10 @@ class Enlarge(layers.Layer):
 
     def call(self, inputs):
         map_, like = inputs
-        height, width = ops.shape(like)[1:3]
-        enlarged = backend.jit(functools.partial(self.enlarge, height=height, width=width), xla=True)
-        return enlarged(map_)
-
-    def enlarge(self, map_, height, width):
-        for axis, pixels in ((1, height), (2, width)):
-            map_ = ops.moveaxis(map_, axis, 1)
-            map_ = ops.concatenate([map_[:, :1], map_, map_[:, -1:]], 1)
-            first, step = map_[:, :-1, None], (map_[:, 1:] - map_[:, :-1])[:, :, None]
-            shares = (ops.arange(self.factor, dtype="float32") + 0.5 * (1 - self.factor % 2)) / self.factor
-            finer = first + step * ops.reshape(shares, (1, 1, -1, 1, 1))
-            shape, begin = ops.shape(finer), (self.factor + 1) // 2
-            finer = ops.reshape(finer, (shape[0], shape[1] * self.factor, *shape[3:]))
-            map_ = ops.moveaxis(finer[:, begin : begin + pixels], 1, axis)
-        return ops.cast(ops.argmax(map_, -1), "uint8") if self.classes else map_
+        size = tuple(ops.shape(like)[1:3])
+        known = all(isinstance(pixels, int) for pixels in size)  # not within a graph for pictures of any size
+        compiled = (_enlarging if known else _enlarging.__wrapped__)(self.factor, self.classes, size)
+        return compiled(map_)
 
     def compute_output_shape(self, input_shape):
         map_, like = input_shape
@@ -150,6 +138,25 @@ class Enlarge(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"factor": self.factor, "classes": self.classes}
+
+
+@functools.lru_cache(64)
+def _enlarging(factor, classes, size):
+    """Compile what an `Enlarge` does to a map, for pictures of a size (H, W)."""
+
+    def enlarge(map_):
+        for axis, pixels in zip((1, 2), size):
+            map_ = ops.moveaxis(map_, axis, 1)
+            map_ = ops.concatenate([map_[:, :1], map_, map_[:, -1:]], 1)
+            first, step = map_[:, :-1, None], (map_[:, 1:] - map_[:, :-1])[:, :, None]
+            shares = (ops.arange(factor, dtype="float32") + 0.5 * (1 - factor % 2)) / factor
+            finer = first + step * ops.reshape(shares, (1, 1, -1, 1, 1))
+            shape, begin = ops.shape(finer), (factor + 1) // 2
+            finer = ops.reshape(finer, (shape[0], shape[1] * factor, *shape[3:]))
+            map_ = ops.moveaxis(finer[:, begin : begin + pixels], 1, axis)
+        return ops.cast(ops.argmax(map_, -1), "uint8") if classes else map_
+
+    return backend.jit(enlarge, xla=True)
 
 
 def bilinear_kernel(factor):
@@ -317,43 +324,58 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
         the test pictures, and what `metrics.segmentation_scores` gives; and a dict with the network of each stride, as
         the last seed left it.
     """
-    void, rows, strides = ignored(train_set), [], sorted(strides)  # the finest first: its maps are those of all
+    void, rows = ignored(train_set), []
     num_classes = len(train_set.mask_names) - (void is not None)
-    models = {stride: fcn(backbone, num_classes, stride, mode) for stride in strides}
+    models = {stride: fcn(backbone, num_classes, stride, mode) for stride in sorted(strides)}
+    how = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "progress": progress}
     if mode == "frozen":
-        known, tested = (_maps(models[strides[0]], part.images, progress) for part in (train_set, test_set))
-        moments = [(m.mean((0, 1, 2)), m.std((0, 1, 2)) + 0.01) for m in known]
-        for map_, place in itertools.product((known, tested), range(len(known))):
-            map_[place] -= moments[place][0]
-            map_[place] /= moments[place][1]
-        labels = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
-        how = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "progress": progress}
-        heads = _side_by_side(models, seeds, known, labels, _loss(void), every, **how)
-    for stride, model in models.items():
-        start, own = model.get_weights(), model.get_layer("heads")
-        count = len(own.inputs)
-        answer = _above(model, tested[-count:], classes=True) if mode == "frozen" else None
-        for seed in seeds:
-            if mode == "frozen":
-                own.set_weights(heads[stride, seed].get_weights())
-                found = answer.predict([*tested[-count:], test_set.masks[..., None]], batch_size, verbose=0)
-                for s, (centre, spread) in zip(_scored(model), moments[-count:], strict=True):
-                    kernel, bias = own.get_layer(f"score_{s}").get_weights()
-                    kernel /= spread[:, None]
-                    own.get_layer(f"score_{s}").set_weights([kernel, bias - centre @ kernel[0, 0]])
-            else:
-                model.set_weights(start)
-                own.set_weights(_fresh(model, seed).get_weights())
-                train(model, train_set.images, train_set.masks, steps, learning_rate, batch_size, augment,
-                      ignore=void, seed=seed, progress=progress)  # fmt: skip
-                found = predict(model, test_set.images, batch_size)
-            scores = metrics.segmentation_scores(test_set.masks, found, num_classes, void)
-            rows.append({"stride": stride, "seed": seed, "found": found, **scores})
+        answers = _side_by_side(models, train_set, test_set, seeds, every, **how)
+    else:
+        answers = _one_by_one(models, train_set, test_set, seeds, augment, **how)
+    for stride, seed, found in answers:
+        scores = metrics.segmentation_scores(test_set.masks, found, num_classes, void)
+        rows.append({"stride": stride, "seed": seed, "found": found, **scores})
     return rows, models
 
 
-def _side_by_side(models, seeds, maps, labels, loss, every, **how):
-    """Train heads for each stride and seed on maps in the steps of one graph → dict of them by (stride, seed)."""
+def _one_by_one(models, train_set, test_set, seeds, augment, **how):
+    """Train whole networks for each seed, and yield (stride, seed, label maps of the test pictures)."""
+    how = how | {"augment": augment, "ignore": ignored(train_set)}
+    for stride, model in models.items():
+        start = model.get_weights()
+        for seed in seeds:
+            model.set_weights(start)
+            model.get_layer("heads").set_weights(_fresh(model, seed).get_weights())
+            train(model, train_set.images, train_set.masks, seed=seed, **how)
+            yield stride, seed, predict(model, test_set.images, how["batch_size"])
+
+
+def _side_by_side(models, train_set, test_set, seeds, every, **how):
+    """Train the heads of networks with one frozen backbone in the steps of one graph, and yield as `_one_by_one`."""
+    finest = next(iter(models.values()))  # its maps are those of all
+    known, tested = (_maps(finest, part.images, how["progress"]) for part in (train_set, test_set))
+    moments = [(m.mean((0, 1, 2)), m.std((0, 1, 2)) + 0.01) for m in known]
+    for map_, (centre, spread) in zip(known + tested, moments * 2, strict=True):
+        map_ -= centre
+        map_ /= spread
+    labels = train_set.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
+    heads = _together(models, seeds, known, labels, _loss(ignored(train_set)), every, **how)
+    for stride, model in models.items():
+        own = model.get_layer("heads")
+        count = len(own.inputs)
+        answer = _above(model, tested[-count:], classes=True)
+        for seed in seeds:
+            own.set_weights(heads[stride, seed].get_weights())
+            found = answer.predict([*tested[-count:], test_set.masks[..., None]], how["batch_size"], verbose=0)
+            for size, (centre, spread) in zip(_scored(model), moments[-count:], strict=True):  # for maps as they are
+                kernel, bias = own.get_layer(f"score_{size}").get_weights()
+                kernel /= spread[:, None]
+                own.get_layer(f"score_{size}").set_weights([kernel, bias - centre @ kernel[0, 0]])
+            yield stride, seed, found
+
+
+def _together(models, seeds, maps, labels, loss, every, **how):
+    """Train heads for each stride and seed on maps → dict of them by (stride, seed)."""
     inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
     heads, logits = {}, []
     for stride, model in models.items():
@@ -364,12 +386,12 @@ def _side_by_side(models, seeds, maps, labels, loss, every, **how):
             scores.append(heads[stride, seed](list(part)))
         logits.append(Enlarge(stride // every)([ops.concatenate(scores, 0), like]))
     orders = np.stack([np.random.default_rng(seed).permutation(len(labels)) for seed in seeds])
+    learner, of_batch = keras.Model([*inputs, like], logits, name="heads"), _drawn(maps, labels)
 
     def draw(rows, generator):
-        rows = orders[:, rows].ravel()  # a batch of each seed's
-        return [*(m[rows] for m in maps), labels[rows, ..., None]], [labels[rows]] * len(models)
+        pictures, targets = of_batch(orders[:, rows].ravel(), generator)  # a batch of each seed's
+        return pictures, [targets] * len(models)
 
-    learner = keras.Model([*inputs, like], logits, name="heads")
     classify.optimize(learner, [loss] * len(models), draw, len(labels), **how)
     return heads
 
@@ -449,16 +471,9 @@ def augment(image, mask, generator, zoom=(0.8, 1.4), shift=0.1, colour=0.2):
     """
     import cv2
 
-    height, width = mask.shape
-    if generator.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    scale = np.exp(generator.uniform(*np.log(zoom)))
-    x, y = np.float32([width, height]) * ((1 - scale) / 2 + generator.uniform(-shift, shift, 2)) + (scale - 1) / 2
-    move = {"M": np.float32([[scale, 0, x], [0, scale, y]]), "dsize": (width, height), "borderMode": cv2.BORDER_REFLECT}
-    image = cv2.warpAffine(np.ascontiguousarray(image), **move)
-    mask = cv2.warpAffine(np.ascontiguousarray(mask), **move, flags=cv2.INTER_NEAREST)
-    gain = (1 + generator.uniform(-colour, colour)) * (1 + generator.uniform(-colour, colour, 3) / 2)
-    return np.clip(image * gain, 0, 255).astype(np.uint8), mask
+    view = classify.random_view(mask.shape, generator, zoom, shift)
+    mask = classify.warped(mask, *view, flags=cv2.INTER_NEAREST)
+    return classify.tinted(classify.warped(image, *view), generator, colour), mask
 
 
 def predict(model, images, batch_size=16):

@@ -14,20 +14,13 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
 from _export import export
 
-from cvlab import backend, classify, data, segment
+from cvlab import backend, classify, data
 
 BUILD = Path(__file__).resolve().parents[1] / ".build" / "pavement"
 SPLITS = {"resnet20_pavement": "train", "resnet20_pavement_mended": "mended_train"}
 SIZE = 48  # half of the pictures' own, for a quarter of the work
-
-
-def vary(images, generator):
-    """Mirror, zoom, shift and tint pictures, a little."""
-    blank = np.zeros(images.shape[1:3], np.uint8)
-    return np.stack([segment.augment(image, blank, generator, (0.9, 1.2), 0.08)[0] for image in images])
 
 
 def train(name, seed, steps, learning_rate, batch_size):
@@ -36,7 +29,8 @@ def train(name, seed, steps, learning_rate, batch_size):
     is_car = part.labels == part.class_names.index("car")
     backend.set_seed(seed)
     model = classify.transfer(classify.backbone("resnet20"), 2, "fine_tune")
-    trained = classify.train(model, part.images, is_car.astype(int), steps, learning_rate, batch_size, vary, seed)
+    trained = classify.train(model, part.images, is_car.astype(int), steps, learning_rate, batch_size, classify.augment,
+                             seed)  # fmt: skip
     print(f"{name}, seed {seed}: {steps} steps in {trained['seconds']:.0f} s, last loss {trained['loss'][-1]:.3f}")
     flat = classify.resnet20(weights=None, num_classes=2)
     flat.set_weights(model.get_weights())

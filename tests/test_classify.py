@@ -310,6 +310,28 @@ def test_augmentation_sees_every_batch_and_is_refused_for_a_frozen_body(small_ba
         classify.train(classify.transfer(small_backbone, 3), *colours, steps=1, augment=note)
 
 
+def test_augment_flips_zooms_shifts_and_tints_each_picture_by_itself(colours):
+    images, before = colours[0][:64], colours[0][:64].copy()
+    same = classify.augment(images, np.random.default_rng(0), (1, 1), 0, 0)
+    flipped = [(one == own[:, ::-1]).all() for one, own in zip(same, images, strict=True)]
+    assert all(flip or (one == own).all() for flip, one, own in zip(flipped, same, images, strict=True))
+    assert 16 < sum(flipped) < 48 and (images == before).all()
+    square = np.zeros((64, 40, 40, 3), np.uint8)
+    square[:, 16:24, 16:24] = 200
+    larger = classify.augment(square, np.random.default_rng(0), (1.5, 1.5), 0, 0)
+    np.testing.assert_allclose((larger > 100).sum((1, 2, 3)), 12 * 12 * 3, atol=60)
+    centres = np.array([np.argwhere(one[..., 0] > 100).mean(0) for one in larger])
+    np.testing.assert_allclose(centres, 19.5, atol=0.6)
+    moved = classify.augment(square, np.random.default_rng(0), (1, 1), 0.2, 0)
+    rows, columns = np.array([np.argwhere(one[..., 0] > 100).mean(0) for one in moved]).T - 19.5
+    for offset in (rows, columns):
+        assert offset.min() < -5 and offset.max() > 5 and abs(offset).max() < 0.2 * 40 + 1
+    tinted = classify.augment(np.full((64, 8, 8, 3), 100, np.uint8), np.random.default_rng(0))
+    assert tinted.dtype == np.uint8 and (tinted == tinted[:, :1, :1]).all()  # no edge comes into view
+    levels = tinted[:, 0, 0]
+    assert 72 <= levels.min() < 85 and 115 < levels.max() <= 132 and np.ptp(levels, axis=1).max() > 8
+
+
 def test_bad_arguments_are_named(small_backbone, lite0, colours):
     images, labels = colours
     with pytest.raises(ValueError, match="mode='warm', expected 'frozen'"):

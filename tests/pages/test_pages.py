@@ -157,6 +157,12 @@ def test_the_page_fits_a_phone(visit, name):
     page = visit(name, width=360).page
     settle(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    left_out = page.evaluate("""() => [...document.querySelectorAll(".cv-table")].filter(table => [0, 9999].some(to => {
+        table.scrollLeft = to;
+        const frame = table.getBoundingClientRect(), caption = table.querySelector("caption").getBoundingClientRect();
+        return caption.left < frame.left - 1 || caption.right > frame.right + 1;
+    })).map(table => table.id)""")
+    assert left_out == []  # a wide table is scrolled, its caption stays in view
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
