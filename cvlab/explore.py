@@ -142,8 +142,10 @@ class Control(Shown):
         return w.VBox([*controls, shown, w.HTML(prose(self.caption))])
 
     def _repr_mimebundle_(self, include=None, exclude=None):
+        # Written out, as ipywidgets 7 (Colab's) has no `_repr_mimebundle_` to ask.
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget().model_id}
         page = {} if self.html is None else {"text/html": self.html}
-        return {**self.widget()._repr_mimebundle_(), "text/plain": self.plain, **page}
+        return {"application/vnd.jupyter.widget-view+json": view, "text/plain": self.plain, **page}
 
 
 def parameter(key, given, label, start):

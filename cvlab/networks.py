@@ -403,7 +403,7 @@ def product(layer, x, padding, kernel, bias=None):
         if size == (1, 1):
             flat = ops.matmul(ops.reshape(slope, (-1, kernel.shape[3])), ops.transpose(kernel[0, 0]))
             return ops.reshape(flat, (*ops.shape(slope)[:3], kernel.shape[2]))
-        turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
+        turned = ops.transpose(ops.flip(ops.flip(kernel, 0), 1), (0, 1, 3, 2))  # older Keras flips one axis only
         return ops.conv(slope, turned, 1, "same", "channels_last")
 
     # A convolution by the kernel turned round, as the gradient is, takes a CPU less than TensorFlow's own operation.
