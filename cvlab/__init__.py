@@ -17,6 +17,7 @@ __all__ = [
     "networks",
     "page",
     "propose",
+    "requirements",
     "retinanet",
     "run",
     "segment",

@@ -22,8 +22,16 @@ QUIET = (  # and every other host out of reach
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Let nbval pass over stderr, which tools/book.py drops from the committed outputs, and over small changes."""
+def pytest_addoption(parser):
+    parser.addoption("--weekly", action="store_true", help="also run what takes long (make test-all)")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is weekly; let nbval pass over stderr, which no committed output has, and over small changes."""
+    if not config.getoption("weekly"):
+        long = [item for item in items if item.get_closest_marker("weekly")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     for item in items:
         if hasattr(item, "compare_outputs"):
             item.compare_outputs = functools.partial(compare_outputs, item, item.compare_outputs)
