@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test run doctor outputs lab serve lint lock clean help
+.PHONY: book test test-all colab lowest torch run doctor outputs lab serve lint lock clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -14,12 +14,31 @@ KIND := $(if $(LOCKED),locked,ranges)
 BOOK := .venv/book.$(KIND)
 TEST := .venv/test.$(KIND)
 NODE := node_modules/.package-lock.json
+# The tests of the package's modules, and the Python for an environment beside .venv (make lowest PYTHON=python3.10).
+UNIT := $(wildcard $(patsubst cvlab/%.py,tests/test_%.py,$(wildcard cvlab/*.py)))
+SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date, and render the pages
 	@$(PY) tools/book.py --profile $(PROFILE)
 
 test: $(TEST) $(NODE)  ## unit tests, chapters against their committed outputs, and the built pages
 	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests chapters
+
+test-all: $(TEST) $(NODE)  ## test, and what is weekly: on Colab's versions, on the lowest ones, on PyTorch
+	@$(MAKE) --no-print-directory test colab lowest torch
+
+colab: $(TEST)  ## unit tests and every lesson on the versions that Colab has
+	@$(PY) tools/side_environment.py colab $(SIDE)
+	@.venv-colab/bin/python -m pytest --numprocesses auto $(UNIT)
+	@$(PY) -m pytest --weekly tests/colab
+
+lowest: $(TEST)  ## unit tests on the lowest versions that the ranges allow
+	@$(PY) tools/side_environment.py lowest $(SIDE)
+	@.venv-lowest/bin/python -m pytest --numprocesses auto $(UNIT) tests/test_lowest.py
+
+torch: $(TEST)  ## unit tests and a lesson of each week on PyTorch (gigabytes) and on JAX
+	@$(PY) tools/side_environment.py torch $(SIDE)
+	@$(PY) -m pytest --weekly tests/test_backends.py
 
 run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning PROFILE=full ARGS="-p seeds 5"
 	@$(PY) -m cvlab run $(CHAPTER) --profile $(PROFILE) $(ARGS)
@@ -52,7 +71,7 @@ clean:  ## remove what was built (.venv and node_modules stay)
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile | expand -t 16
 
 # Remade where the Python that it was made from is gone.
 .venv/bin/python: ;

@@ -39,6 +39,9 @@ def _is_no_retracing(record):
 def set_seed(seed):
     """Seed Python, NumPy, Keras and the backend, so that a run can be repeated.
 
+    Weights, dropout and the backend's own generator start afresh. Functions of `keras.random` that are called without
+    a seed of their own do so from Keras 3.13 on.
+
     Args:
         seed: int, 0 ≤ seed < 2³².
 

@@ -10,6 +10,8 @@ from outputs import settle
 from cvlab.run import KERNEL_ENVIRONMENT
 
 os.environ.update(KERNEL_ENVIRONMENT)
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads than these would only wait
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OMP_NUM_THREADS="1")
 
 QUIET = (  # and every other host out of reach
     "--disable-gpu",

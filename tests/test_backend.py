@@ -10,16 +10,23 @@ from keras import ops
 
 from cvlab import backend
 
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
-    def kernel(seed):
+
+def test_the_same_seed_gives_the_same_weights_and_dropout_and_another_seed_others():
+    def drawn(seed):
         backend.set_seed(seed)
-        return np.asarray(keras.ops.convert_to_numpy(keras.random.normal((4, 4)))), np.random.rand(3)  # noqa: NPY002 - the global generator is what is seeded
+        kernel = keras.layers.Dense(4)
+        kernel.build((None, 4))
+        dropped = keras.layers.Dropout(0.5)(np.ones((4, 4), np.float32), training=True)
+        own = [keras.random.normal((4,))] if KERAS >= (3, 13) else []
+        values = [keras.ops.convert_to_numpy(value) for value in (kernel.kernel, dropped, *own)]
+        return [*values, np.random.rand(3)]  # noqa: NPY002 - the global generator is what is seeded
 
-    first, again, other = kernel(3), kernel(3), kernel(4)
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
+    first, again, other = drawn(3), drawn(3), drawn(4)
+    for one, two, three in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert not np.array_equal(one, three)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])

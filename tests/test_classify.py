@@ -297,6 +297,34 @@ def test_training_twice_starts_afresh(small_backbone, colours):
     np.testing.assert_allclose(classify.train(model, *colours, steps=5)["loss"], first, rtol=1e-4)
 
 
+class OldModel(keras.Model):
+    """Gives the mean of the losses since it was last asked to reset its metrics, as Keras before 3.14 does."""
+
+    own, losses = True, ()  # whether newer Keras resets on its own account, and what there was since
+
+    def train_on_batch(self, *args, **kwargs):
+        self.own = False
+        loss = super().train_on_batch(*args, **kwargs)["loss"]
+        self.own, self.losses = True, (*self.losses, float(loss))
+        return {"loss": np.mean(self.losses)}
+
+    def reset_metrics(self):
+        self.losses = () if self.own else self.losses
+        super().reset_metrics()
+
+
+def test_a_step_reports_its_own_loss_on_older_versions_of_keras_too(colours):
+    inputs = colours[0].reshape(len(colours[0]), -1)[:, :6] / 255
+    losses = {}
+    for kind in (keras.Model, OldModel):
+        keras.utils.set_random_seed(0)
+        pixels = keras.Input((6,))
+        model = kind(pixels, keras.layers.Dense(3, activation="softmax")(pixels))
+        losses[kind] = classify.fit(model, inputs, colours[1], steps=6, learning_rate=0.1)
+    np.testing.assert_allclose(losses[OldModel], losses[keras.Model], rtol=1e-5)
+    assert np.ptp(losses[keras.Model]) > 0.01
+
+
 def test_augmentation_sees_every_batch_and_is_refused_for_a_frozen_body(small_backbone, colours):
     seen = []
 

@@ -91,6 +91,20 @@ def feature_maps(model, name, pictures):
 # CAM
 
 
+@pytest.mark.house
+def test_a_kernel_is_flipped_one_axis_at_a_time_as_keras_before_3_14_asks(monkeypatch, pictures):
+    expected, flip, flipped = explain.saliency(small_cnn(), pictures), ops.flip, []
+
+    def as_before(x, axis=None):
+        assert isinstance(axis, int), f"ops.flip: axis={axis!r} needs a newer Keras"
+        flipped.append(axis)
+        return flip(x, axis)
+
+    monkeypatch.setattr(ops, "flip", as_before)
+    np.testing.assert_allclose(explain.saliency(small_cnn(), pictures), expected, atol=1e-6)
+    assert flipped
+
+
 def test_cam_is_the_weighted_sum_of_the_features_over_the_pooled_cells_enlarged_rectified_and_scaled(pictures):
     model = shared()
     features, classes = feature_maps(model, "second", pictures), [2, 0, 3]

@@ -257,6 +257,15 @@ def test_a_kernel_gets_a_widget_and_a_page_gets_html():
     assert set(bundle) == {"application/vnd.jupyter.widget-view+json", "text/html", "text/plain"}
 
 
+def test_a_control_needs_nothing_that_ipywidgets_7_lacks(monkeypatch):
+    import ipywidgets
+
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_", raising=False)
+    view = both()._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
+    assert (view["version_major"], view["version_minor"]) == (2, 0)
+    assert isinstance(view["model_id"], str) and view["model_id"]
+
+
 def test_moving_a_widget_calls_the_function_with_the_value_chosen():
     calls = []
 
