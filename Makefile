@@ -61,10 +61,10 @@ lint: $(TEST)  ## ruff: style and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-lock: $(BOOK)  ## renew requirements.lock from the ranges, for Python 3.10–3.13
-	@$(PY) -m pip install --quiet uv
-	@$(PY) -m uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate \
-	    --no-emit-package cvlab --extra test --extra lab \
+lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.13
+	@# The newest TensorFlow rather than the newest h5py.
+	@printf 'tensorflow>=2.21\ntensorflow-cpu>=2.21\n' | $(PY) -m uv pip compile --quiet --upgrade --universal \
+	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --constraint - \
 	    pyproject.toml requirements.txt data/render/requirements.txt --output-file requirements.lock
 
 clean:  ## remove what was built (.venv and node_modules stay)

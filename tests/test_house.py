@@ -215,9 +215,9 @@ TOO_NEW = 'case "$*" in *-V*) echo Python 3.14.0;; *version_info*) exit 1;; esac
 WITHOUT_VENV = 'case "$*" in *ensurepip*) exit 1;; esac'
 
 
-def working(pip):
+def working(pip="exit 1", uv="exit 0"):
     return f"""case "$*" in *--clear*)
-mkdir -p .venv/bin; printf '#!/bin/sh\\ncase "$*" in *"-m pip"*) {pip};; esac\\n' >.venv/bin/python
+mkdir -p .venv/bin; printf '#!/bin/sh\\ncase "$*" in *"-m pip"*) {pip};; *"-m uv"*) {uv};; esac\\n' >.venv/bin/python
 chmod +x .venv/bin/python;;
 esac"""
 
@@ -255,29 +255,36 @@ def test_without_the_venv_module_one_line_says_so(bare):
 def test_an_older_python_beside_too_new_a_one_is_found(bare):
     stub(bare[1] / "python3", TOO_NEW)
     stub(bare[1] / "python3.13", WITHOUT_VENV)
-    stub(bare[1] / "python3.12", working(pip="exit 0"))
+    stub(bare[1] / "python3.12", working())
     assert install(bare) == (0, [], True)
 
 
 def test_python_can_be_named(bare):
-    stub(bare[0].parent / "elsewhere" / "python", working(pip="exit 0"))
+    stub(bare[0].parent / "elsewhere" / "python", working())
     assert install(bare, python=str(bare[0].parent / "elsewhere" / "python")) == (0, [], True)
 
 
 def test_what_is_installed_is_not_installed_again_until_other_packages_are_asked_for(bare):
     clone, programs = bare
-    stub(programs / "python3", working(pip="echo pip >>.venv/calls; exit 0"))
+    stub(programs / "python3", working(uv="echo uv $3 >>.venv/calls; exit 0"))
     (clone / "requirements.txt").write_text("one")
     for _ in range(2):
         assert install(bare) == (0, [], True)
-        assert (clone / ".venv" / "calls").read_text() == "pip\n"
+        assert (clone / ".venv" / "calls").read_text() == "uv --version\nuv pip\n"
     (clone / "requirements.txt").write_text("another")
     assert install(bare) == (0, [], True)
-    assert (clone / ".venv" / "calls").read_text() == "pip\npip\n"
+    assert (clone / ".venv" / "calls").read_text() == "uv --version\nuv pip\n" * 2
+
+
+def test_pip_installs_where_uv_cannot_be_had(bare):
+    pip = "case $* in *only-binary*) exit 1;; esac; echo pip >>.venv/calls; exit 0"
+    stub(bare[1] / "python3", working(pip, uv="exit 1"))
+    assert install(bare) == (0, [], True)
+    assert (bare[0] / ".venv" / "calls").read_text() == "pip\n"
 
 
 def test_when_pip_fails_one_line_says_why_and_it_is_tried_again(bare):
-    stub(bare[1] / "python3", working(pip="echo ERROR: No matching distribution; exit 1"))
+    stub(bare[1] / "python3", working(pip="echo ERROR: No matching distribution; exit 1", uv="exit 1"))
     for _ in range(2):
         code, complaints, stamped = install(bare)
         assert (code, len(complaints), stamped) == (1, 1, False)
