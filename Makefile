@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test test-all colab lowest torch run doctor outputs lab serve lint lock clean help
+.PHONY: book test test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -66,6 +66,11 @@ lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.1
 	@printf 'tensorflow>=2.21\ntensorflow-cpu>=2.21\n' | $(PY) -m uv pip compile --quiet --upgrade --universal \
 	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --constraint - \
 	    pyproject.toml requirements.txt data/render/requirements.txt --output-file requirements.lock
+
+hooks: $(TEST)  ## let git run ruff before each commit, and show notebooks readably in diffs (nbdime)
+	@$(PY) -m uv pip install --quiet --python $(PY) pre-commit nbdime
+	@.venv/bin/pre-commit install
+	@git config diff.jupyternotebook.command ".venv/bin/git-nbdiffdriver diff"
 
 clean:  ## remove what was built (.venv and node_modules stay)
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
