@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from cvlab import backend, data
+from cvlab.engine import memory
 
 LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1
     (1, 3, 1, 1, 16),
@@ -307,7 +308,7 @@ def all_layers(model):
 
 
 def features(model, images, batch_size=64, progress=False):
-    """Run pictures through a model, batch by batch; with a frozen backbone, once is enough.
+    """Run images through a model, batch by batch. What it gave for an image before is remembered.
 
     Args:
         model: keras.Model from pictures to a tensor or a list of tensors.
@@ -321,13 +322,19 @@ def features(model, images, batch_size=64, progress=False):
     import keras
 
     images = data.as_images(images, "features")
-    batches = []
-    for start in _bar(range(0, len(images), batch_size), progress, f"features of {model.name}"):
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch) if start else 0  # the last batch is filled up, so that one graph serves all
-        outputs = model.predict_on_batch(np.pad(batch, [(0, missing)] + [(0, 0)] * 3))
-        batches.append([output[: len(batch)] for output in keras.tree.flatten(outputs)])
-    joined = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    body = memory.model_key(model)
+    keys = [(body, image) for image in memory.image_keys(images)] if body else []
+    outputs = [memory.memory.get(key) for key in keys] or [None] * len(images)
+    unknown = [i for i, known in enumerate(outputs) if known is None]
+    for start in _bar(range(0, len(unknown), batch_size), progress, f"features of {model.name}"):
+        rows = unknown[start : start + batch_size]
+        missing = batch_size - len(rows) if start else 0  # the last batch is filled up, so that one graph serves all
+        batch = model.predict_on_batch(np.pad(images[rows], [(0, missing)] + [(0, 0)] * 3))
+        for i, *arrays in zip(rows, *keras.tree.flatten(batch)):
+            outputs[i] = arrays
+            if keys:
+                memory.memory.put(keys[i], arrays)
+    joined = [np.stack(parts) for parts in zip(*outputs, strict=True)]
     return joined if isinstance(model.output, (list, tuple)) else joined[0]
 
 

@@ -12,6 +12,7 @@ import fnmatch
 import functools
 import os
 import time
+import weakref
 from pathlib import Path
 
 import keras
@@ -393,8 +394,17 @@ def train(model, images, true_boxes, labels, steps=600, learning_rate=1e-3, batc
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
+_halves = weakref.WeakKeyDictionary()  # a model's two halves, which are compiled once
+
+
 def _split(model):
     """Cut a model below its heads: (from pyramid levels to the outputs, from pixels to pyramid levels)."""
+    if model not in _halves:
+        _halves[model] = _cut(model)
+    return _halves[model]
+
+
+def _cut(model):
     levels = [keras.Input(level.shape[1:]) for level in model.get_layer("fpn").output]
     head = keras.Model(levels, _outputs(model.config, levels, *(model.get_layer(part) for part in PARTS[2:])))
     pixels = keras.Input((model.config.input_size,) * 2 + (3,))
@@ -455,9 +465,11 @@ def detect(model, images, score=0.05, iou=0.5, max_boxes=100, candidates=1000):
         "scores" (D,) float32, falling.
     """
     found, anchors = [], model.config.anchors()
+    heads, body = _split(model)
     for start in range(0, len(images), 16):
         pictures = list(images[start : start + 16])
-        outputs = model.predict_on_batch(_batch(model.config, pictures))
+        maps = classify.features(body, _batch(model.config, pictures), 16)
+        outputs = heads.predict_on_batch(maps)
         for picture, logits, offsets in zip(pictures, outputs["class"], outputs["box"], strict=True):
             there = suppress(logits, offsets, anchors, score, iou, max_boxes, candidates)
             size = np.float32([picture.shape[1], picture.shape[0]] * 2)
@@ -525,7 +537,7 @@ def trainable(model, like=None):
         kept = {id(variable) for variables in kept for variable in variables}
         for name, variable in named.items():
             variable.trainable = id(variable) not in kept and any(fnmatch.fnmatchcase(name, p) for p in patterns)
-        model.compiled = False  # a compiled step trains what was trainable when it was made
+        model.compiled = _split(model)[0].compiled = False  # a compiled step trains what was trainable then
     chosen = {id(variable) for variable in model.trainable_variables}
     return {name: variable for name, variable in named.items() if id(variable) in chosen}
 
