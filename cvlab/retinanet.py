@@ -195,7 +195,8 @@ def winograd(inputs, kernel):
     """
     to_inputs, to_weights, to_outputs = (np.kron(matrix, matrix).astype(np.float32) for matrix in MATRICES)
     (height, width, channels), filters = inputs.shape[1:], kernel.shape[-1]
-    (tiles, tile, place), images = _tiles(height, width), ops.arange(ops.shape(inputs)[0])
+    tiles, tile, place = map(ops.convert_to_tensor, _tiles(height, width))
+    images = ops.arange(ops.shape(inputs)[0])
     cells = ops.pad(ops.reshape(inputs, (-1, channels)), ((1, 0), (0, 0)))  # the first is what lies outside, 0
     number = ops.where(tiles > 0, tiles + height * width * images[:, None], 0)  # (36, N, tiles)
     changed = ops.matmul(to_inputs, ops.reshape(ops.take(cells, number, axis=0), (36, -1)))
@@ -327,6 +328,7 @@ def box_loss(wanted, offsets, beta=0.1):
 
     Up to `beta` it is 0.5 d² / beta of the difference d, beyond it d − 0.5 beta.
     """
+    wanted, offsets = ops.convert_to_tensor(wanted), ops.convert_to_tensor(offsets)
     apart = ops.abs(wanted[..., :4] - offsets)
     loss = ops.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta)
     return ops.sum(loss, axis=-1) * wanted[..., 4]

@@ -45,7 +45,7 @@ def test_gradient_by_pictures_agrees_with_central_differences():
     for at in [(0, 0, 0, 0), (0, 3, 2, 1), (0, 5, 5, 2)]:
         step = np.zeros_like(picture)
         step[at] = 1e-2
-        up, down = (float(model(picture + sign * step)[0, 1]) for sign in (1, -1))
+        up, down = (float(model.predict_on_batch(picture + sign * step)[0, 1]) for sign in (1, -1))
         assert gradient[at] == pytest.approx((up - down) / 2e-2, abs=1e-3)
 
 
