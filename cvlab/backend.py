@@ -147,6 +147,16 @@ def jit(fn, xla=False, reads=()):
     return eagerly
 
 
+def compiles():
+    """Whether `jit` makes a function faster: not on PyTorch, where it runs eagerly."""
+    return name() != "torch"
+
+
+def gains_by_winograd():
+    """Whether `retinanet.winograd` is faster than the backend's own convolution: on TensorFlow's CPU alone."""
+    return name() == "tensorflow" and device() == "CPU"
+
+
 def clear_gradients(variables):
     """Clear the gradients of the last training step where a variable keeps them: on PyTorch.
 

@@ -165,14 +165,14 @@ def heads(config):
 
 
 class Conv3x3(layers.Conv2D):
-    """A 3×3 convolution with stride 1 and zeros around, by `winograd` where that is faster: TensorFlow on a CPU."""
+    """A 3×3 convolution with stride 1 and zeros around, by `winograd` where that is faster."""
 
     def __init__(self, filters, **options):
         super().__init__(filters, **{"kernel_size": 3, "padding": "same", **options})
 
     def convolution_op(self, inputs, kernel):
         large = all(side and side >= 16 for side in inputs.shape[1:3])  # on a small map, changing the kernel costs more
-        if large and backend.name() == "tensorflow" and backend.device() == "CPU":
+        if large and backend.gains_by_winograd():
             return winograd(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 

@@ -74,6 +74,19 @@ def test_a_gradient_can_be_taken_within_a_compiled_function():
         np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * factor * x**2, rtol=1e-5)
 
 
+def test_a_gradient_goes_through_a_compiled_function():
+    cubed, x = backend.jit(lambda t: t**3), np.array([1.0, -2.0, 0.5], np.float32)
+    _, gradient = backend.value_and_grad(lambda t: ops.sum(cubed(t)))(x)
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * x**2, rtol=1e-5)
+
+
+def test_what_a_compiled_function_gives_is_no_part_of_a_gradient_by_the_weights_it_reads():
+    dense = keras.layers.Dense(2, kernel_initializer="ones")
+    dense.build((None, 3))
+    found = backend.jit(dense, reads=dense.weights)(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(np.asarray(found), [[3, 3]])  # PyTorch refuses what might yet get a gradient
+
+
 def test_a_gradient_of_its_own_replaces_none_but_tensorflows():
     told = []
     square = backend.with_gradient(lambda x: x**2, lambda slope: told.append(1) or 7 * slope)
