@@ -88,7 +88,8 @@ def value_and_grad(fn):
         import keras
 
         x = keras.ops.convert_to_tensor(x).detach().clone().requires_grad_(True)
-        value = fn(x, *rest)
+        with module.enable_grad():  # `jit` may have turned gradients off around this
+            value = fn(x, *rest)
         if not value.requires_grad:
             return value, module.zeros_like(x)
         (gradient,) = module.autograd.grad(value, x, allow_unused=True)
@@ -116,10 +117,11 @@ def jit(fn, xla=False, reads=()):
 
     On TensorFlow this is a graph (`tf.function`), and XLA only where `xla=True`: on a CPU, XLA makes element-wise
     formulas several times faster and the gradients of depthwise convolutions several times slower. JAX always
-    compiles with XLA. PyTorch runs eagerly, with gradients off when none is asked for.
+    compiles with XLA. PyTorch runs eagerly, and records what a gradient needs only where an argument asks for one:
+    not for the weights that `fn` happens to read.
 
     Args:
-        fn: a function of tensors, written with `keras.ops`.
+        fn: a function of tensors, written with `keras.ops`; arrays among its arguments become tensors.
         xla: compile with XLA on TensorFlow too.
         reads: the Keras variables that `fn` reads. Each call then finds them as they are; JAX would keep the values
             that they had when it compiled.
@@ -136,7 +138,37 @@ def jit(fn, xla=False, reads=()):
 
         compiled = module.jit(with_values if reads else fn)
         return (lambda *args: compiled([variable.value for variable in reads], *args)) if reads else compiled
-    return fn
+
+    def eagerly(*args):
+        import keras
+
+        args = keras.tree.map_structure(keras.ops.convert_to_tensor, args)
+        wanted = any(tensor.requires_grad for tensor in keras.tree.flatten(args))
+        with module.set_grad_enabled(wanted and module.is_grad_enabled()):
+            return fn(*args)
+
+    return eagerly
+
+
+def compiles():
+    """Whether `jit` makes a function faster: not on PyTorch, where it runs eagerly."""
+    return name() != "torch"
+
+
+def gains_by_winograd():
+    """Whether `retinanet.winograd` is faster than the backend's own convolution: on TensorFlow's CPU alone."""
+    return name() == "tensorflow" and device() == "CPU"
+
+
+def clear_gradients(variables):
+    """Clear the gradients of the last training step where a variable keeps them: on PyTorch.
+
+    Keras' own training step clears them too, but finds the variables by their path: of several with the same path, such
+    as those of two parts whose layers are called alike, it finds one, and adds up the gradients of the others.
+    """
+    if name() == "torch":
+        for variable in variables:
+            variable.value.grad = None
 
 
 def device():

@@ -321,12 +321,12 @@ def _all_pairs(xp, a, b, generalized):
 
 @functools.cache
 def _compiled(generalized):
-    """Compile `_all_pairs`, for arrays; None on PyTorch, which runs it eagerly and no faster than NumPy does."""
+    """Compile `_all_pairs`, for arrays; None where the backend would run it eagerly, no faster than NumPy does."""
     from keras import ops
 
     from cvlab import backend
 
-    if backend.name() == "torch":
+    if not backend.compiles():
         return None
     # A compiler may fuse a product and a sum into one rounding: equal boxes would exceed 1 in the last bit.
     tile = backend.jit(lambda a, b: ops.minimum(_all_pairs(ops, a, b, generalized), 1.0), xla=True)

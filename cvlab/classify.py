@@ -472,6 +472,7 @@ def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32,
             rows = np.concatenate([rows, generator.permutation(count)])
         chosen, rows = rows[:batch_size], rows[batch_size:]
         model.reset_metrics()  # else Keras before 3.14 gives the mean of all losses so far
+        backend.clear_gradients(model.trainable_variables)
         losses.append(model.train_on_batch(*draw(chosen, generator), return_dict=True)["loss"])
     return [float(loss) for loss in losses]
 

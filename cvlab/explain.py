@@ -431,7 +431,7 @@ def _backward(step, x, back, switches):
             y = networks.product(layer, x, layer.padding, ops.cast(networks.value(layer.kernel), "float32"))
         else:
             (y,) = step({step.parents[0]: x})
-        return ops.sum(ops.cast(y, "float32") * back)
+        return ops.sum(ops.multiply(ops.cast(y, "float32"), back))
 
     return ops.convert_to_numpy(backend.value_and_grad(linear)(x)[1])
 

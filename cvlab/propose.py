@@ -411,10 +411,12 @@ def detect(model, images, proposals, score=0.05, iou=0.3, max_boxes=100, regress
     Returns:
         list of dict, one a picture: "boxes" (D, 4) float32 xyxy within it, "labels" (D,), "scores" (D,), falling.
     """
+    from keras import ops
+
     found = []
     cached = crop_features(model, images, proposals) if cached is None else cached
     for image, own, maps in zip(images, proposals, cached, strict=True):
-        says = {key: np.asarray(value) for key, value in model.layers[2](maps, training=False).items()}
+        says = {key: ops.convert_to_numpy(value) for key, value in model.layers[2](maps, training=False).items()}
         rows, labels = np.nonzero(says["class"] >= score)
         moved = boxes.decode(says["box"], own, VARIANCES) if regress else np.asarray(own, np.float32)
         moved = np.clip(moved, 0, np.float32([image.shape[1], image.shape[0]] * 2))[rows]

@@ -166,14 +166,14 @@ def heads(config):
 
 
 class Conv3x3(layers.Conv2D):
-    """A 3×3 convolution with stride 1 and zeros around, by `winograd` where that is faster: TensorFlow on a CPU."""
+    """A 3×3 convolution with stride 1 and zeros around, by `winograd` where that is faster."""
 
     def __init__(self, filters, **options):
         super().__init__(filters, **{"kernel_size": 3, "padding": "same", **options})
 
     def convolution_op(self, inputs, kernel):
         large = all(side and side >= 16 for side in inputs.shape[1:3])  # on a small map, changing the kernel costs more
-        if large and backend.name() == "tensorflow" and backend.device() == "CPU":
+        if large and backend.gains_by_winograd():
             return winograd(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 
@@ -196,7 +196,8 @@ def winograd(inputs, kernel):
     """
     to_inputs, to_weights, to_outputs = (np.kron(matrix, matrix).astype(np.float32) for matrix in MATRICES)
     (height, width, channels), filters = inputs.shape[1:], kernel.shape[-1]
-    (tiles, tile, place), images = _tiles(height, width), ops.arange(ops.shape(inputs)[0])
+    tiles, tile, place = map(ops.convert_to_tensor, _tiles(height, width))
+    images = ops.arange(ops.shape(inputs)[0])
     cells = ops.pad(ops.reshape(inputs, (-1, channels)), ((1, 0), (0, 0)))  # the first is what lies outside, 0
     number = ops.where(tiles > 0, tiles + height * width * images[:, None], 0)  # (36, N, tiles)
     changed = ops.matmul(to_inputs, ops.reshape(ops.take(cells, number, axis=0), (36, -1)))
@@ -328,6 +329,7 @@ def box_loss(wanted, offsets, beta=0.1):
 
     Up to `beta` it is 0.5 d² / beta of the difference d, beyond it d − 0.5 beta.
     """
+    wanted, offsets = ops.convert_to_tensor(wanted), ops.convert_to_tensor(offsets)
     apart = ops.abs(wanted[..., :4] - offsets)
     loss = ops.where(apart < beta, 0.5 * apart**2 / beta, apart - 0.5 * beta)
     return ops.sum(loss, axis=-1) * wanted[..., 4]

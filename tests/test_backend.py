@@ -52,7 +52,7 @@ def test_gradient_by_pictures_agrees_with_central_differences():
     for at in [(0, 0, 0, 0), (0, 3, 2, 1), (0, 5, 5, 2)]:
         step = np.zeros_like(picture)
         step[at] = 1e-2
-        up, down = (float(model(picture + sign * step)[0, 1]) for sign in (1, -1))
+        up, down = (float(model.predict_on_batch(picture + sign * step)[0, 1]) for sign in (1, -1))
         assert gradient[at] == pytest.approx((up - down) / 2e-2, abs=1e-3)
 
 
@@ -79,6 +79,19 @@ def test_a_gradient_can_be_taken_within_a_compiled_function():
     for factor in (1.0, 3.0):
         gradient = compiled(x, ops.convert_to_tensor(factor))
         np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * factor * x**2, rtol=1e-5)
+
+
+def test_a_gradient_goes_through_a_compiled_function():
+    cubed, x = backend.jit(lambda t: t**3), np.array([1.0, -2.0, 0.5], np.float32)
+    _, gradient = backend.value_and_grad(lambda t: ops.sum(cubed(t)))(x)
+    np.testing.assert_allclose(ops.convert_to_numpy(gradient), 3 * x**2, rtol=1e-5)
+
+
+def test_what_a_compiled_function_gives_is_no_part_of_a_gradient_by_the_weights_it_reads():
+    dense = keras.layers.Dense(2, kernel_initializer="ones")
+    dense.build((None, 3))
+    found = backend.jit(dense, reads=dense.weights)(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(np.asarray(found), [[3, 3]])  # PyTorch refuses what might yet get a gradient
 
 
 def test_a_gradient_of_its_own_replaces_none_but_tensorflows():

@@ -9,24 +9,33 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.house
+ROOT = Path(__file__).parents[1]
 # Most of JAX's time here goes into compiling what runs once; so, it takes two thirds of it.
 QUICKLY_COMPILED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
+def interpreter_with(backend):
+    """Give the Python that has a backend; PyTorch may have an environment of its own, as it fills some gigabytes."""
+    if backend == "torch":
+        named, own = os.environ.get("CVLAB_TORCH_PYTHON"), ROOT / ".venv-torch" / "bin" / "python"
+        if named or own.exists():
+            return named or str(own)
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed" + ("; `make torch` installs it" if backend == "torch" else ""))
+    return sys.executable
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_unit_tests_pass_on(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    tests = Path(__file__).parent
-    modules = [
-        path.stem for path in (tests.parent / "cvlab").glob("*.py") if "keras" in path.read_text(encoding="utf-8")
-    ]
-    files = [path for name in sorted(modules) if (path := tests / f"test_{name}.py").exists()]
+    python = interpreter_with(backend)
+    modules = [path.stem for path in (ROOT / "cvlab").glob("*.py") if "keras" in path.read_text(encoding="utf-8")]
+    files = [path for name in sorted(modules) if (path := ROOT / "tests" / f"test_{name}.py").exists()]
     assert len(files) >= 3
     options = ["-q", "-p", "no:cacheprovider", "-m", "not house"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *files],
+        [python, "-m", "pytest", *options, *files],
         env={**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": QUICKLY_COMPILED},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -229,6 +229,30 @@ def test_every_picture_is_seen_once_before_any_is_seen_twice():
     assert sorted(seen[:10]) == list(range(10)) == sorted(seen[10:20])
 
 
+def test_parts_whose_layers_are_called_alike_learn_as_if_alone():
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+
+    def part():
+        values = keras.Input((3,))
+        dense = keras.layers.Dense(1, kernel_initializer="zeros", name="score")
+        return keras.Model(values, dense(values))
+
+    def learned(models, targets):
+        values = keras.Input((3,))
+        whole = keras.Model(values, [model(values) for model in models])
+
+        def draw(rows, generator):
+            return x[rows], [target[rows] for target in targets]
+
+        classify.optimize(whole, ["mse"] * len(models), draw, len(x), steps=5, learning_rate=0.1)
+        return [model.get_weights()[0] for model in models]
+
+    targets = [x @ np.float32([[1], [-1], [2]]), x @ np.float32([[-3], [0], [1]])]
+    together = learned([part(), part()], targets)
+    for own, target in zip(together, targets, strict=True):
+        np.testing.assert_allclose(own, learned([part()], [target])[0], atol=1e-4)
+
+
 def test_a_copied_body_gives_the_last_map_of_each_stride(small_backbone):
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3)).astype(np.uint8)
     maps = classify.copy_body(small_backbone, strides=(2, 8)).predict_on_batch(images)

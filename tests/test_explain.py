@@ -800,7 +800,7 @@ def test_deconvnet_is_the_gradient_where_nothing_is_rectified(pictures):
     ])  # fmt: skip
     found = explain.deconvnet(model, pictures, "last", 1, everywhere=True)
     maps = feature_maps(model, "last", pictures)
-    _, expected = backend.value_and_grad(lambda x: ops.sum(model(x)[..., 1] * maps[..., 1]))(pictures)
+    _, expected = backend.value_and_grad(lambda x: ops.sum(ops.multiply(model(x)[..., 1], maps[..., 1])))(pictures)
     np.testing.assert_allclose(found, numpy_of(expected), atol=1e-5 * np.abs(found).max())
 
 

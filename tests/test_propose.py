@@ -489,7 +489,7 @@ def test_a_backbone_that_learns_sees_the_crops_themselves(small_backbone, scenes
 def test_the_box_loss_by_hand():
     wanted = np.float32([[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [9, 9, 9, 9, 0]])
     offsets = np.float32([[0.5, 0, 0, -3], [1, 1, 1, 1], [0, 0, 0, 0]])
-    loss = keras.ops.convert_to_numpy(propose._box_loss(wanted, offsets))
+    loss = keras.ops.convert_to_numpy(propose._box_loss(*map(keras.ops.convert_to_tensor, (wanted, offsets))))
     np.testing.assert_allclose(loss.mean(), (0.5 * 0.25 + 2.5) / 2, rtol=1e-6)
     assert loss[2] == 0
 
