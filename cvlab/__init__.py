@@ -21,6 +21,7 @@ __all__ = [
     "run",
     "segment",
     "show",
+    "stamps",
 ]
 
 
