@@ -172,8 +172,7 @@ class Progress:
     def __init__(self, label, notebook, stream=None):
         self.label, self.stream = label, stream or sys.stdout
         self.cells = [cell.id for cell in stamps.code_cells(notebook) if cell.source.strip()]
-        seconds = (stamps.read(notebook) or {}).get("cells", {})
-        self.expected = [seconds.get(cell, 0) for cell in self.cells]
+        self.expected = self._expected(stamps.read(notebook))  # seconds of each cell; empty where nothing is known
         self.number = 0  # of the cell that runs, from 1
         self.ended = threading.Event()
         self.ticker = threading.Thread(target=self._tick, daemon=True) if self.stream.isatty() else None
@@ -183,7 +182,7 @@ class Progress:
         if self.ticker:
             self.ticker.start()
         else:
-            about = f", about {sum(self.expected):.0f} s" if any(self.expected) else ""
+            about = f", about {sum(self.expected):.0f} s" if self.expected else ""
             print(f"{self.label}{about} …", end="", file=self.stream, flush=True)
         return self
 
@@ -208,7 +207,7 @@ class Progress:
         seconds = f"{now - self.began:.0f} s"
         if not self.number:
             return f"{self.label}, {seconds}"
-        to_go = f", about {self.seconds_to_go(now):.0f} s to go" if any(self.expected) else ""
+        to_go = f", about {self.seconds_to_go(now):.0f} s to go" if self.expected else ""
         return f"{self.label}, cell {self.number} of {len(self.cells)}, {seconds}{to_go}"
 
     def seconds_to_go(self, now):
@@ -216,6 +215,13 @@ class Progress:
         done, (this, *rest) = sum(self.expected[: self.number - 1]), self.expected[self.number - 1 :]
         pace = (self.cell_began - self.began) / done if done > 2 else 1
         return max(0, pace * this - (now - self.cell_began)) + pace * sum(rest)
+
+    def _expected(self, stamp):
+        if stamp is None:
+            return []
+        listed = {cell: seconds for cell, seconds in stamp["cells"].items() if cell in self.cells}
+        each = (stamp["seconds"] - sum(stamp["cells"].values())) / max(1, len(self.cells) - len(listed))
+        return [listed.get(cell, each) for cell in self.cells]
 
     def _tick(self):
         while not self.ended.wait(1):
@@ -233,7 +239,7 @@ def execute(name, target, parameters, progress=None):
 
     Returns:
         A dict of what a stamp tells of a run: `versions`, `machine`, `date` (UTC), `seconds`, `cells` (id → seconds, of
-        those that took a tenth or more), and `files`, those of the book that were opened (path below it → sha256).
+        those that took half a second or more), and `files`, the book's that were opened (path below it → sha256).
 
     Raises:
         ChapterFailed: `target` stays as it was; the notebook as far as it got lies beside it as `….failed.ipynb`.
@@ -281,7 +287,7 @@ def execute(name, target, parameters, progress=None):
         **json.loads(reported),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "seconds": round(time.monotonic() - began, 1),
-        "cells": {cell: seconds for cell, seconds in durations.items() if seconds > 0},
+        "cells": {cell: seconds for cell, seconds in durations.items() if seconds >= 0.5},
     }
 
 

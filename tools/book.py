@@ -179,6 +179,9 @@ def tidy(notebook):
                 continue
             if "text/html" in output.get("data", {}):
                 output.data.pop(WIDGET, None)
+            if kept and output.output_type == "stream" and output.name == kept[-1].get("name"):
+                kept[-1].text += output.text  # how what is printed is cut into messages differs from run to run
+                continue
             kept.append(output)
         cell.outputs = kept
     return complaints
