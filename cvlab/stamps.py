@@ -227,7 +227,8 @@ def _is_ours(name):
 def _outline(node):
     """Give a syntax tree as nested lists, without positions, docstrings and what only some versions of Python note.
 
-    Newer versions have fields that older ones don't know, such as `type_params`; they are empty unless used.
+    Newer versions have fields that older ones don't know, such as `type_params`; they are empty unless used. Python
+    3.12 ends some format specifications of f-strings with an empty constant.
     """
     if isinstance(node, list):
         return [_outline(item) for item in node]
@@ -238,6 +239,8 @@ def _outline(node):
     fields = dict(ast.iter_fields(node))
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         fields["body"] = _without_docstring(node.body)
+    elif isinstance(node, ast.JoinedStr):
+        fields["values"] = [value for value in node.values if getattr(value, "value", None) != ""]
     kept = {name: _outline(value) for name, value in sorted(fields.items()) if value is not None and value != []}
     return [type(node).__name__, kept]
 
