@@ -6,6 +6,9 @@
 
 PROFILE ?= quick
 PORT ?= 8000
+# Chapters to execute though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
+EXECUTE ?=
+FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
 PY := .venv/bin/python
 # People get the newest versions within the ranges, CI the exact ones. (`make LOCKED=yes book` gives them to anyone.)
 LOCKED ?= $(CI)
@@ -19,7 +22,7 @@ UNIT := $(wildcard $(patsubst cvlab/%.py,tests/test_%.py,$(wildcard cvlab/*.py))
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date, and render the pages
-	@$(PY) tools/book.py --profile $(PROFILE)
+	@$(PY) tools/book.py --profile $(PROFILE) $(FORCED)
 
 test: $(TEST) $(NODE)  ## unit tests, chapters against their committed outputs, and the built pages
 	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests chapters
@@ -47,7 +50,7 @@ doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
 outputs: $(BOOK) $(NODE)  ## as book, and write the outputs of the quick profile back into chapters/
-	@$(PY) tools/book.py --write-back
+	@$(PY) tools/book.py --write-back $(FORCED)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters

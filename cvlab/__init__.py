@@ -22,6 +22,7 @@ __all__ = [
     "run",
     "segment",
     "show",
+    "stamps",
 ]
 
 

@@ -1,6 +1,7 @@
 """`python -m cvlab doctor` and `python -m cvlab run CHAPTER`."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def main(arguments=None):
         name = run.find_chapter(options.chapter)
         parameters = run.settings(name, options.profile, options.parameter)
         output = options.output or run.book_root() / "runs" / f"{name}-{options.profile}.ipynb"
-        seconds = run.execute(name, output, parameters, progress=sys.stderr.isatty())
-        print(f"{name} ({options.profile}): {seconds:.0f} s, written to {output}")
+        line = run.Progress(f"{name} ({options.profile})", run.read_notebook(name), sys.stderr)
+        with line if sys.stderr.isatty() else contextlib.nullcontext() as progress:
+            told = run.execute(name, output, parameters, progress)
+        print(f"{name} ({options.profile}): {told['seconds']:.0f} s, written to {output}")
     except run.CommandError as error:
         print(error, file=sys.stderr)
         return 2
@@ -36,6 +39,9 @@ def main(arguments=None):
     except OSError as error:
         print(f"run: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("run: stopped; nothing was written", file=sys.stderr)
+        return 130
     return 0
 
 

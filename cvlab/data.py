@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import BOOK, EMBEDDED, DataError, DataUnavailable, cache_folder, fetch, find, manifest, whole
+from .files import BOOK, EMBEDDED, DataError, DataUnavailable, cache_folder, fetch, find, manifest, record, whole
 
 PHOTOGRAPHS = ("chelsea", "coffee", "camera")  # scikit-image's; ImageNet's classes: tiger cat, espresso, tripod
 CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
@@ -193,7 +193,7 @@ def results(name):
     path = BOOK / "bench" / "results" / f"{name}.json"
     if not path.exists():
         raise DataUnavailable(f"results: {path} is missing; `python -m bench.{name}` measures it")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(record(path).read_text(encoding="utf-8"))
 
 
 def imagenet_classes():
@@ -384,7 +384,7 @@ def _mnist(store, name, split, limit):
 
 
 def _imagenet():
-    with open(EMBEDDED / "imagenet_classes.csv", newline="", encoding="utf-8") as file:
+    with open(record(EMBEDDED / "imagenet_classes.csv"), newline="", encoding="utf-8") as file:
         return [(row["wnid"], row["name"]) for row in csv.DictReader(file)]
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 HERE = Path(__file__).resolve().parent
 BOOK = HERE.parent if (HERE.parent / "data" / "manifest.json").exists() else HERE / "_book"  # a checkout, or a wheel's
 EMBEDDED = BOOK / "data"
+opened = {}  # of the book's files, those that this process has opened: path below the book's folder → sha256
 
 
 class DataUnavailable(RuntimeError):
@@ -24,7 +25,10 @@ class DataError(ValueError):
 
 @functools.cache
 def manifest():
-    """Give the manifest of the book's own files: path below `data/` → sha256, bytes and licence."""
+    """Give the manifest of the book's own files: path below `data/` → sha256, bytes and licence.
+
+    It is not recorded as opened: whoever uses a file depends on that file, and not on the other entries.
+    """
     return json.loads((EMBEDDED / "manifest.json").read_text(encoding="utf-8"))["files"]
 
 
@@ -39,6 +43,20 @@ def own_folder():
     if value and not Path(value).is_dir():
         raise DataUnavailable(f"CVLAB_DATA={value} is not a folder; unset it, or name the folder with the archives")
     return Path(value) if value else None
+
+
+def record(path):
+    """Note in `opened` that a file of the book is about to be read, and give its path.
+
+    What a lesson opened is part of its stamp (see `stamps`), so each file of the book that a module or a lesson reads
+    goes through this function. Files elsewhere, in $CVLAB_DATA or the cache, are not noted: their paths are private.
+    """
+    path = Path(path)
+    if path.is_relative_to(BOOK):
+        name = path.relative_to(BOOK).as_posix()
+        if name not in opened:
+            opened[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path
 
 
 def find(file):
@@ -64,7 +82,7 @@ def whole(file, what):
     """
     path, entry = find(file), manifest().get(file)
     if path and (entry is None or hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]):
-        return path
+        return record(path)
     if path and cache_folder() not in path.parents:  # what the cache holds may be of another version of the book
         raise DataError(f"{what}: {path} is damaged: its checksum differs from the manifest's")
     if entry and (source := origin()):

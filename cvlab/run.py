@@ -11,9 +11,14 @@ import json
 import os
 import platform
 import re
+import shutil
 import sys
+import threading
 import time
+from datetime import datetime, timezone
 from pathlib import Path
+
+from . import stamps
 
 # What every kernel of the book runs under: the interpreter that started it, repeatable, without backend chatter.
 KERNEL_ENVIRONMENT = {
@@ -23,6 +28,7 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+CLEAR_LINE = "\r\x1b[K"  # in a terminal: back to the start of the line, and the line is empty
 
 
 class CommandError(Exception):
@@ -145,34 +151,104 @@ def settings(name, profile="quick", overrides=()):
 
 
 def fingerprint(name, parameters):
-    """Hash all that a chapter's outputs depend on; a chapter is out of date when this changes.
+    """Give a digest of each thing that a chapter's outputs depend on, but for the files that it opens."""
+    return stamps.dependencies(book_root(), read_notebook(name), parameters)
 
-    That is the source and tags of its cells (not its outputs), the sources of `cvlab`, data/manifest.json,
-    bench/results, the parameters, the backend, requirements.txt and requirements.lock. Tests and tools don't count.
+
+def stale(name):
+    """Tell why the committed outputs of a chapter are out of date: a few words, or None where they are still true."""
+    return stamps.why_stale(book_root(), read_notebook(name), fingerprint(name, settings(name)))
+
+
+class Progress:
+    """A line about an execution: rewritten each second in a terminal, elsewhere its beginning and its end alone.
+
+    Args:
+        label: how the line begins, such as "lesson 1 of 3: week2/retinanet".
+        notebook: the chapter; its stamp, where it has one, tells how long each cell took the last time.
+        stream: where the line goes; None for standard output.
     """
-    root = book_root()
-    cells = [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in read_notebook(name).cells]
-    backend = os.environ.get("KERAS_BACKEND", "")
-    digest = hashlib.sha256(json.dumps([cells, parameters, backend], sort_keys=True, default=str).encode())
-    files = [*sorted(root.glob("cvlab/**/*.py")), *sorted(root.glob("bench/results/*.json"))]
-    for path in [*files, *(root / name for name in ("data/manifest.json", "requirements.txt", "requirements.lock"))]:
-        digest.update(f"\0{path.relative_to(root)}\0".encode() + (path.read_bytes() if path.exists() else b""))
-    return digest.hexdigest()
+
+    def __init__(self, label, notebook, stream=None):
+        self.label, self.stream = label, stream or sys.stdout
+        self.cells = [cell.id for cell in stamps.code_cells(notebook) if cell.source.strip()]
+        self.expected = self._expected(stamps.read(notebook))  # seconds of each cell; empty where nothing is known
+        self.number = 0  # of the cell that runs, from 1
+        self.ended = threading.Event()
+        self.ticker = threading.Thread(target=self._tick, daemon=True) if self.stream.isatty() else None
+
+    def __enter__(self):
+        self.began = self.cell_began = time.monotonic()
+        if self.ticker:
+            self.ticker.start()
+        else:
+            about = f", about {sum(self.expected):.0f} s" if self.expected else ""
+            print(f"{self.label}{about} …", end="", file=self.stream, flush=True)
+        return self
+
+    def __exit__(self, error, *_):
+        seconds = f"{time.monotonic() - self.began:.0f} s"
+        result = {None: seconds, KeyboardInterrupt: f"stopped after {seconds}"}.get(error, f"failed after {seconds}")
+        self.ended.set()
+        if self.ticker:
+            self.ticker.join()
+            print(f"{CLEAR_LINE}{self.label}, {result}", file=self.stream, flush=True)
+        else:
+            print(f" {result}", file=self.stream, flush=True)
+
+    def start_cell(self, cell, cell_index):
+        """Note that a cell starts: nbclient's `on_cell_start`."""
+        if cell.id in self.cells:
+            self.number, self.cell_began = self.cells.index(cell.id) + 1, time.monotonic()
+
+    def line(self):
+        """Say how far it is: "lesson 1 of 3: week2/retinanet, cell 7 of 40, 34 s, about 20 s to go"."""
+        now = time.monotonic()
+        seconds = f"{now - self.began:.0f} s"
+        if not self.number:
+            return f"{self.label}, {seconds}"
+        to_go = f", about {self.seconds_to_go(now):.0f} s to go" if self.expected else ""
+        return f"{self.label}, cell {self.number} of {len(self.cells)}, {seconds}{to_go}"
+
+    def seconds_to_go(self, now):
+        """Estimate from the seconds of the last time, at the pace of this time."""
+        done, (this, *rest) = sum(self.expected[: self.number - 1]), self.expected[self.number - 1 :]
+        pace = (self.cell_began - self.began) / done if done > 2 else 1
+        return max(0, pace * this - (now - self.cell_began)) + pace * sum(rest)
+
+    def _expected(self, stamp):
+        if stamp is None:
+            return []
+        listed = {cell: seconds for cell, seconds in stamp["cells"].items() if cell in self.cells}
+        each = (stamp["seconds"] - sum(stamp["cells"].values())) / max(1, len(self.cells) - len(listed))
+        return [listed.get(cell, each) for cell in self.cells]
+
+    def _tick(self):
+        while not self.ended.wait(1):
+            line = self.line()[: shutil.get_terminal_size().columns - 1]
+            print(f"{CLEAR_LINE}{line}", end="", file=self.stream, flush=True)
 
 
-def execute(name, target, parameters, progress=False):
+def execute(name, target, parameters, progress=None):
     """Execute a chapter with papermill, in its own folder, and put the notebook at `target` once all cells have run.
 
+    Args:
+        target: path of the notebook to write.
+        parameters: what differs from the chapter's parameters cell.
+        progress: a Progress, which is told of each cell.
+
     Returns:
-        Seconds that it took.
+        A dict of what a stamp tells of a run: `versions`, `machine`, `date` (UTC), `seconds`, `cells` (id → seconds, of
+        those that took half a second or more), and `files`, the book's that were opened (path below it → sha256).
 
     Raises:
         ChapterFailed: `target` stays as it was; the notebook as far as it got lies beside it as `….failed.ipynb`.
     """
     import nbclient.exceptions
+    import nbformat
     import papermill
 
-    source = book_root() / "chapters" / f"{name}.ipynb"
+    folder = (book_root() / "chapters" / name).parent
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial, failed = target.with_suffix(".partial.ipynb"), target.with_suffix(".failed.ipynb")
@@ -180,26 +256,49 @@ def execute(name, target, parameters, progress=False):
     os.environ.update(KERNEL_ENVIRONMENT)
     if parameters:  # the text's claims were made for the chapter's own parameters: with others, report them only
         os.environ.setdefault("CVLAB_CHECKS", "report")
+    notebook = read_notebook(name)
+    notebook.cells.append(nbformat.v4.new_code_cell(stamps.REPORT))
     try:
+        nbformat.write(notebook, partial)
         papermill.execute_notebook(
-            str(source), str(partial), parameters, kernel_name="python3", language="python",
-            progress_bar=progress, cwd=str(source.parent), extra_arguments=["--log-level=ERROR"],
+            str(partial), str(partial), parameters, kernel_name="python3", language="python",
+            progress_bar=False, cwd=str(folder), on_cell_start=progress and progress.start_cell,
+            extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
         )  # fmt: skip
+        executed, reported = _take_report(partial)
         os.replace(partial, target)
         failed.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
+        _take_report(partial)
         os.replace(partial, failed)
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
         raise ChapterFailed(f"{name}, cell {error.cell_index + 1}: {what}", traceback) from None
     except nbclient.exceptions.DeadKernelError:
+        _take_report(partial)
         os.replace(partial, failed)
         raise ChapterFailed(f"{name}: the kernel died, most likely for want of memory") from None
     finally:
         partial.unlink(missing_ok=True)
         os.environ.clear()
         os.environ.update(outside)
-    return time.monotonic() - began
+    durations = {cell.id: round(cell.metadata.papermill.duration, 1) for cell in stamps.code_cells(executed)}
+    return {
+        **json.loads(reported),
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "seconds": round(time.monotonic() - began, 1),
+        "cells": {cell: seconds for cell, seconds in durations.items() if seconds >= 0.5},
+    }
+
+
+def _take_report(path):
+    """Take the cell that reports for the stamp out of an executed notebook; give the notebook, and what it printed."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    report = notebook.cells.pop()
+    nbformat.write(notebook, path)
+    return notebook, "".join(output.text for output in report.outputs if output.get("name") == "stdout")
 
 
 def doctor():

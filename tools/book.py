@@ -1,8 +1,9 @@
 """Build the book: execute the chapters that are out of date, render the pages, say where they lie.
 
-Executed chapters go to _build/stage, never over the committed ones (but see --write-back), each with the fingerprint
-of what it depends on (`cvlab.run.fingerprint` lists it); a chapter whose fingerprint has changed, or that was never
-executed in this clone, is out of date. Pages are rendered again when the stage or the configuration has changed.
+Each chapter carries the stamp of the run that made its outputs (see `cvlab.stamps`). Where what the stamp names is
+the same today, the chapter is up to date and is not executed. Executed chapters go to _build/stage with their new
+stamps, never over the committed ones (but see --write-back), and the newer of both is rendered while its stamp holds.
+Pages are rendered again when the stage or the configuration has changed.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import nbformat
 
-from cvlab import run
+from cvlab import run, stamps
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE = ROOT / "_build" / "stage"
@@ -30,75 +31,131 @@ CHATTER = re.compile(r"\r|\d+%\||^I\d{4} |^WARNING: All log messages before absl
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Build the book.")
-    parser.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
-    parser.add_argument("--write-back", action="store_true", help="write the outputs into chapters/ too")
-    parser.add_argument("--committed", action="store_true", help="execute nothing; take the outputs in chapters/")
-    options = parser.parse_args()
-    if options.write_back and options.profile != "quick":
-        parser.error("--write-back: the committed outputs are those of the quick profile")
-    if options.committed and (options.write_back or options.profile != "quick"):
-        parser.error("--committed: these are the outputs of the quick profile, and they are in chapters/ already")
-    began = time.monotonic()
     try:
-        complete = execute_chapters(options.profile, options.committed)
+        sys.exit(build(read_options()))
     except (run.CommandError, OSError) as error:
         sys.exit(f"book: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nbook: interrupted; what was executed so far stays")
-    if not complete:
-        sys.exit("book: not rendered, as a chapter failed; the pages are as they were before")
+        print("book: stopped; what was executed is kept, make book goes on from there", file=sys.stderr)
+        sys.exit(130)
+
+
+def read_options():
+    parser = argparse.ArgumentParser(description="Build the book.")
+    parser.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
+    parser.add_argument("--execute", nargs="+", default=[], metavar="CHAPTER", help="execute these anyway, or `all`")
+    parser.add_argument("--write-back", action="store_true", help="write the outputs and stamps into chapters/ too")
+    parser.add_argument("--committed", action="store_true", help="execute nothing; take the outputs in chapters/")
+    parser.add_argument("--stale", action="store_true", help="only list what is out of date, and why; then status 1")
+    options = parser.parse_args()
+    if options.profile != "quick" and (options.write_back or options.committed or options.stale):
+        parser.error("--write-back, --committed, --stale: the outputs in chapters/ are those of the quick profile")
+    if options.committed and (options.write_back or options.execute):
+        parser.error("--committed executes nothing, and its outputs are in chapters/ already")
+    return options
+
+
+def build(options):
+    """Do what the command line asks for; give the exit status."""
+    if options.stale:
+        reasons = {name: run.stale(name) for name in run.chapters()}
+        print("".join(f"{name}: {reason}\n" for name, reason in reasons.items() if reason), end="")
+        return 1 if any(reasons.values()) else 0
+    began = time.monotonic()
+    forced = run.chapters() if "all" in options.execute else [run.find_chapter(name) for name in options.execute]
+    if not execute_chapters(options.profile, options.committed, forced):
+        print("book: not rendered, as a chapter failed; the pages are as they were before", file=sys.stderr)
+        return 1
     if options.write_back:
         write_back()
     copy_sources()
     rendered = render()
     done, page = "built" if rendered else "up to date", (PAGES / "index.html").relative_to(ROOT)
     print(f"{done} in {time.monotonic() - began:.0f} s: {page} (read it there, or `make serve`)")
+    return 0
 
 
-def execute_chapters(profile, committed=False):
+def execute_chapters(profile, committed=False, forced=()):
     """Bring the stage up to date, with a line for each chapter; say whether all went well.
 
-    What is out of date is executed, or, if `committed`, comes with the outputs that lie in chapters/, and stays out of
-    date for the next time.
+    Args:
+        profile: a file of chapters/profiles/.
+        committed: execute nothing; what is out of date comes as it lies in chapters/, and stays out of date.
+        forced: names of chapters to execute in any case.
     """
-    complete = True
+    outdated = []
     for name in run.chapters():
-        staged = STAGE / "chapters" / f"{name}.ipynb"
-        parameters = run.settings(name, profile)
-        fingerprint = run.fingerprint(name, parameters)
-        if staged_fingerprint(staged) == fingerprint:
-            print(f"{name}: up to date")
-            continue
-        if committed:
+        source, staged = run.read_notebook(name), staged_path(name)
+        valid, reason = newest_valid(name, source, run.fingerprint(name, run.settings(name, profile)))
+        if valid and name not in forced:
+            write(with_outputs(source, valid), staged)
+            print(f"{name}: up to date, executed on {stamps.read(valid)['date'][:10]}")
+        elif committed:
             staged.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / "chapters" / f"{name}.ipynb", staged)
-            print(f"{name}: as committed")
-            continue
-        print(f"{name}: executing ({profile}) …", end="", flush=True)
-        executed = staged.with_suffix(".executed.ipynb")
-        try:
-            seconds = run.execute(name, executed, parameters)
-        except run.ChapterFailed as error:
-            complete = False
-            print(" failed")
-            print("\n".join([f"book: {error}", *error.traceback.splitlines()[-15:]]), file=sys.stderr)
-            continue
-        notebook = nbformat.read(executed, as_version=4)
-        complaints = tidy(notebook)
-        notebook.metadata["cvlab"] = {"fingerprint": fingerprint}
-        write(notebook, staged)
-        executed.unlink()
-        print(f" {seconds:.0f} s")
-        for line in complaints:
-            print(f"{name}: stderr: {line}", file=sys.stderr)
-    return complete
+            print(f"{name}: as committed, though out of date ({reason})")
+        else:
+            outdated.append(name)
+            print(f"{name}: to be executed ({reason or 'as you asked'})")
+    if not outdated and not committed:
+        print("nothing to execute")
+    results = [
+        execute(name, profile, f"lesson {number} of {len(outdated)}: {name}") for number, name in enumerate(outdated, 1)
+    ]
+    return all(results)
 
 
-def staged_fingerprint(staged):
-    if not staged.exists():
-        return None
-    return nbformat.read(staged, as_version=4).metadata.get("cvlab", {}).get("fingerprint")
+def staged_path(name):
+    return STAGE / "chapters" / f"{name}.ipynb"
+
+
+def newest_valid(name, source, fingerprint):
+    """Find the outputs of a chapter that are still true: the committed ones or the staged ones, the newer of both.
+
+    Returns:
+        (notebook, None), or (None, why the committed outputs are out of date).
+    """
+    staged = staged_path(name)
+    candidates = [source, *([nbformat.read(staged, as_version=4)] if staged.exists() else [])]
+    reasons = [stamps.why_stale(ROOT, notebook, fingerprint) for notebook in candidates]
+    valid = [notebook for notebook, reason in zip(candidates, reasons) if reason is None]
+    if not valid:
+        return None, reasons[0]
+    return max(valid, key=lambda notebook: stamps.read(notebook)["date"]), None
+
+
+def execute(name, profile, label):
+    """Execute one chapter into the stage, and stamp it; say whether that went well."""
+    staged = staged_path(name)
+    parameters = run.settings(name, profile)
+    source, fingerprint = run.read_notebook(name), run.fingerprint(name, parameters)
+    executed = staged.with_suffix(".executed.ipynb")
+    try:
+        with run.Progress(label, source) as progress:
+            told = run.execute(name, executed, parameters, progress)
+    except run.ChapterFailed as error:
+        print("\n".join([f"book: {error}", *error.traceback.splitlines()[-15:]]), file=sys.stderr)
+        return False
+    notebook = nbformat.read(executed, as_version=4)
+    complaints = tidy(notebook)
+    stamps.seal(notebook, {"fingerprint": fingerprint, "profile": profile, **told})
+    write(notebook, staged)
+    executed.unlink()
+    for line in complaints:
+        print(f"{name}: stderr: {line}", file=sys.stderr)
+    return True
+
+
+def with_outputs(notebook, executed):
+    """Give a chapter the outputs and the stamp of a run of the same code; its text and comments stay as they are."""
+    for cell, done in zip(stamps.code_cells(notebook), stamps.code_cells(executed), strict=True):
+        cell.outputs, cell.execution_count = done.outputs, done.execution_count
+    kinds = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    for injected in filter(stamps.is_injected, executed.cells):
+        after = next(index for index, tags in enumerate(kinds) if "parameters" in tags) + 1
+        notebook.cells.insert(after, injected)
+    notebook.metadata["cvlab"] = executed.metadata["cvlab"]
+    return notebook
 
 
 def tidy(notebook):
@@ -122,12 +179,16 @@ def tidy(notebook):
                 continue
             if "text/html" in output.get("data", {}):
                 output.data.pop(WIDGET, None)
+            if kept and output.output_type == "stream" and output.name == kept[-1].get("name"):
+                kept[-1].text += output.text  # how what is printed is cut into messages differs from run to run
+                continue
             kept.append(output)
         cell.outputs = kept
     return complaints
 
 
 def write(notebook, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial.ipynb")
     try:
         partial.write_text(nbformat.writes(notebook), encoding="utf-8")
@@ -137,18 +198,14 @@ def write(notebook, target):
 
 
 def write_back():
-    """Put the staged outputs into the committed chapters; all else in them stays as it is."""
+    """Put staged outputs and stamps that are newer than the committed ones into chapters/; all else stays as it is."""
     for name in run.chapters():
         path = ROOT / "chapters" / f"{name}.ipynb"
-        notebook = nbformat.read(path, as_version=4)
-        staged = nbformat.read(STAGE / "chapters" / f"{name}.ipynb", as_version=4)
-        executed = [cell for cell in staged.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-        for cell, new in zip(notebook.cells, executed, strict=True):
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = new.outputs, new.execution_count
-        tidy(notebook)
-        write(notebook, path)
-        print(f"{name}: outputs written to {path.relative_to(ROOT)}")
+        before, staged = run.read_notebook(name), nbformat.read(staged_path(name), as_version=4)
+        after = with_outputs(run.read_notebook(name), staged)
+        if after != before:
+            write(after, path)
+            print(f"{name}: outputs and stamp written to {path.relative_to(ROOT)}")
 
 
 def copy_sources():
@@ -185,11 +242,13 @@ def render():
     print("rendering the pages …", end="", flush=True)
     began = time.monotonic()
     shutil.rmtree(NEXT, ignore_errors=True)
-    build = "import jupyter_book.cli.main as jb; jb.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", build, "build", STAGE, "--path-output", NEXT, "--config", ROOT / "_config.yml", "-q"],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    build = [sys.executable, "-c", "import jupyter_book.cli.main as jb; jb.main()", "build"]
+    settings = ["--path-output", NEXT, "--config", ROOT / "_config.yml", "-q"]
+    try:
+        done = subprocess.run([*build, STAGE, *settings], capture_output=True, text=True)
+    except KeyboardInterrupt:
+        print(" stopped")
+        raise
     warnings = re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
     print(f" {time.monotonic() - began:.0f} s")
     sys.stderr.write(warnings)
