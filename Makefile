@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book test check test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -17,6 +17,9 @@ KIND := $(if $(LOCKED),locked,ranges)
 BOOK := .venv/book.$(KIND)
 TEST := .venv/test.$(KIND)
 NODE := node_modules/.package-lock.json
+# Two workers a test run on two cores; tests that share something costly stay together, as do the cells of a notebook.
+PARALLEL := --numprocesses auto --dist loadgroup
+NBVAL := --numprocesses auto --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 # The tests of the package's modules, and the Python for an environment beside .venv (make lowest PYTHON=python3.10).
 UNIT := $(wildcard $(patsubst cvlab/%.py,tests/test_%.py,$(wildcard cvlab/*.py)))
 SIDE := $(if $(PYTHON),--python $(PYTHON))
@@ -24,11 +27,17 @@ SIDE := $(if $(PYTHON),--python $(PYTHON))
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date, and render the pages
 	@$(PY) tools/book.py --profile $(PROFILE) $(FORCED)
 
-test: $(TEST) $(NODE)  ## unit tests, chapters against their committed outputs, and the built pages
-	@$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests chapters
+test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
+	@$(PY) -m pytest $(PARALLEL) tests
+	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py)
 
-test-all: $(TEST) $(NODE)  ## test, and what is weekly: on Colab's versions, on the lowest ones, on PyTorch
-	@$(MAKE) --no-print-directory test colab lowest torch
+check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
+	@$(PY) tools/check.py
+
+test-all: $(TEST) $(NODE)  ## test with every lesson, and what is weekly: other versions and other backends
+	@$(PY) -m pytest $(PARALLEL) --weekly --cov cvlab tests
+	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py --all)
+	@$(MAKE) --no-print-directory colab lowest torch
 
 colab: $(TEST)  ## unit tests and every lesson on the versions that Colab has
 	@$(PY) tools/side_environment.py colab $(SIDE)

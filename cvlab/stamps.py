@@ -79,7 +79,7 @@ def dependencies(root, notebook, parameters):
         code, imported = _read_cell(source)
         imports |= imported
         cells.append([code, sorted(cell["metadata"].get("tags", []))])
-    modules = _reached(root, imports)
+    modules = reached(root, imports)
     return {"code cells": _digest(cells), "parameters": _digest(parameters), **dict(sorted(modules.items()))}
 
 
@@ -139,7 +139,7 @@ def _file_digest(path):
 # Which modules are reached. An import inside a function counts, as does one that a condition may skip.
 
 
-def _reached(root, imports):
+def reached(root, imports):
     """Follow imports through the package: a dict of the file of each module that they reach → digest of its code."""
     modules, waiting = {}, set(imports)
     while waiting:
@@ -153,7 +153,7 @@ def _reached(root, imports):
             file = path.relative_to(root).as_posix()
             if file not in modules and path.is_file():
                 package = ".".join(path.relative_to(root).parts[:-1])
-                modules[file], imported = _read_module(path.read_text(encoding="utf-8"), package)
+                modules[file], imported = read_module(path.read_text(encoding="utf-8"), package)
                 waiting |= imported
     return modules
 
@@ -165,7 +165,7 @@ def _with_parents(name):
 
 
 @functools.cache
-def _read_module(source, package):
+def read_module(source, package):
     """Give the digest of a module's code, and what it imports of the package."""
     tree = ast.parse(source)
     tree.body = [node for node in _without_docstring(tree.body) if not _is_about_itself(node)]
