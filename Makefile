@@ -6,7 +6,7 @@
 
 PROFILE ?= quick
 PORT ?= 8000
-# Chapters to execute though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
+# Chapters to execute even though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
 EXECUTE ?=
 FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
 PY := .venv/bin/python
@@ -18,7 +18,7 @@ BOOK := .venv/book.$(KIND)
 TEST := .venv/test.$(KIND)
 NODE := node_modules/.package-lock.json
 
-book: $(BOOK) $(NODE)  ## execute the chapters that are out of date, and render the pages
+book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
 	@$(PY) tools/book.py --profile $(PROFILE) $(FORCED)
 
 test: $(TEST) $(NODE)  ## unit tests, chapters against their committed outputs, and the built pages
@@ -30,7 +30,7 @@ run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning P
 doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
-outputs: $(BOOK) $(NODE)  ## as book, and write the outputs of the quick profile back into chapters/
+outputs: $(BOOK) $(NODE)  ## as book, and write the new outputs and stamps of the quick profile into chapters/
 	@$(PY) tools/book.py --write-back $(FORCED)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
