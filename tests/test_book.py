@@ -241,6 +241,14 @@ def test_writing_back_changes_outputs_and_stamps_alone(book, capsys):
     assert book.executed == ["one", "two"], "written-back outputs don't put a chapter out of date"
 
 
+def test_what_has_changed_since_it_was_executed_is_not_written_back(book, capsys):
+    book.execute_chapters("quick")
+    write(book.ROOT, "one", "print(2)")
+    book.write_back()
+    assert "one: not written, as it is out of date again (changed: code cells, cvlab" in capsys.readouterr().out
+    assert run.stale("one") == "never executed with a stamp" and run.stale("two") is None
+
+
 def test_the_stage_follows_the_sources(book):
     book.execute_chapters("quick")
     (book.ROOT / "intro.md").write_text("# Intro")
