@@ -6,7 +6,7 @@
 
 PROFILE ?= quick
 PORT ?= 8000
-# Chapters to execute though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
+# Chapters to execute even though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
 EXECUTE ?=
 FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
 PY := .venv/bin/python
@@ -24,7 +24,7 @@ NBVAL := --numprocesses auto --dist loadfile --nbval --nbval-current-env --nbval
 UNIT := $(wildcard $(patsubst cvlab/%.py,tests/test_%.py,$(wildcard cvlab/*.py)))
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
-book: $(BOOK) $(NODE)  ## execute the chapters that are out of date, and render the pages
+book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
 	@$(PY) tools/book.py --profile $(PROFILE) $(FORCED)
 
 test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
@@ -58,7 +58,7 @@ run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning P
 doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
-outputs: $(BOOK) $(NODE)  ## as book, and write the outputs of the quick profile back into chapters/
+outputs: $(BOOK) $(NODE)  ## as book, and write the new outputs and stamps of the quick profile into chapters/
 	@$(PY) tools/book.py --write-back $(FORCED)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab

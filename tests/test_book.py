@@ -1,14 +1,15 @@
 """tools/book.py: what is executed, what is kept, what the committed notebooks get."""
 
 import importlib.util
-import json
 import os
+import shutil
+import sys
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from cvlab import run
+from cvlab import run, stamps
 
 pytestmark = pytest.mark.house
 
@@ -30,7 +31,7 @@ def book(tmp_path, monkeypatch):
     (tmp_path / "cvlab" / "boxes.py").write_text("")
     module.executed = []
 
-    def execute(name, target, parameters):
+    def execute(name, target, parameters, progress):
         module.executed.append(name)
         notebook = run.read_notebook(name)
         if "raise" in notebook.cells[-1].source:
@@ -38,37 +39,149 @@ def book(tmp_path, monkeypatch):
         notebook.cells[-1].outputs = [new_output("stream", text="fresh")]
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
-        return 1.0
+        date = f"2025-01-{len(module.executed):02}T12:00:00Z"
+        return {"date": date, "seconds": 1.0, "cells": {}, "files": {}}
 
     monkeypatch.setattr(run, "execute", execute)
-    write(tmp_path, "one", "print(1)")
+    write(tmp_path, "one", "from cvlab import boxes\nprint(1)")
     write(tmp_path, "two", "print(2)")
     return module
 
 
-def write(root, name, source, **metadata):
-    cells = [new_markdown_cell(f"# {name}", id="a"), new_code_cell(source, id="b")]
+def write(root, name, source, text="# Title", **metadata):
+    cells = [new_markdown_cell(text, id="a"), new_code_cell(source, id="b")]
     nbformat.write(new_notebook(cells=cells, metadata=metadata), root / "chapters" / f"{name}.ipynb")
 
 
 def test_only_what_is_out_of_date_is_executed(book, capsys):
     assert book.execute_chapters("quick")
+    assert capsys.readouterr().out.splitlines() == [
+        "one: to be executed (never executed with a stamp)",
+        "two: to be executed (never executed with a stamp)",
+        "lesson 1 of 2: one … 0 s",
+        "lesson 2 of 2: two … 0 s",
+    ]
     assert book.execute_chapters("quick")
     assert book.executed == ["one", "two"]
-    assert "two: up to date" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines() == [
+        "one: up to date, executed on 2025-01-01",
+        "two: up to date, executed on 2025-01-02",
+        "nothing to execute",
+    ]
     write(book.ROOT, "two", "print(3)")
     assert book.execute_chapters("quick")
     assert book.executed == ["one", "two", "two"]
-    (book.ROOT / "cvlab" / "boxes.py").write_text("changed")
+    (book.ROOT / "cvlab" / "boxes.py").write_text("changed = 1")
     assert book.execute_chapters("quick")
-    assert book.executed[3:] == ["one", "two"]
+    assert book.executed[3:] == ["one"]
+
+
+def test_a_fresh_clone_executes_nothing(book, capsys):
+    book.execute_chapters("quick")
+    book.write_back()
+    shutil.rmtree(book.STAGE)
+    assert book.execute_chapters("quick")
+    assert book.executed == ["one", "two"]
+    assert capsys.readouterr().out.endswith("two: up to date, executed on 2025-01-02\nnothing to execute\n")
+    assert book.run.read_notebook("one") == nbformat.read(book.staged_path("one"), as_version=4)
+
+
+def test_what_is_asked_for_is_executed_though_it_is_up_to_date(book, capsys):
+    book.execute_chapters("quick")
+    book.write_back()
+    assert book.execute_chapters("quick", forced=["two"])
+    assert book.executed == ["one", "two", "two"]
+    assert "two: to be executed (as you asked)" in capsys.readouterr().out
+    book.execute_chapters("quick")
+    assert stamps.read(nbformat.read(book.staged_path("two"), as_version=4))["date"] == "2025-01-03T12:00:00Z"
+    book.write_back()
+    assert stamps.read(run.read_notebook("two"))["date"] == "2025-01-03T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("words", "executed"), [(["--execute", "all"], ["one", "two"]), (["--execute", "two"], ["two"])]
+)
+def test_the_command_line_names_what_to_execute(book, monkeypatch, words, executed):
+    book.execute_chapters("quick")
+    book.executed.clear()
+    monkeypatch.setattr(book, "render", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["book.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        book.main()
+    assert (ended.value.code, book.executed) == (0, executed)
+
+
+def test_what_is_out_of_date_is_listed_with_the_reason(book, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["book.py", "--stale"])
+    for change, status, lines in [
+        (lambda: None, 1, "one: never executed with a stamp\ntwo: never executed with a stamp\n"),
+        (lambda: (book.execute_chapters("quick"), book.write_back(), capsys.readouterr()), 0, ""),
+        (lambda: (book.ROOT / "cvlab" / "boxes.py").write_text("x = 1"), 1, "one: changed: cvlab/boxes.py\n"),
+    ]:
+        change()
+        with pytest.raises(SystemExit) as ended:
+            book.main()
+        assert (ended.value.code, capsys.readouterr().out) == (status, lines)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--committed --execute all",
+        "--committed --write-back",
+        "--profile full --write-back",
+        "--profile full --stale",
+    ],
+)
+def test_what_contradicts_itself_is_refused(book, monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["book.py", *words.split()])
+    with pytest.raises(SystemExit, match="2"):
+        book.main()
+
+
+def test_an_interrupted_rendering_leaves_one_line_and_status_130(book, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(book, "clone", lambda: b"")
+    for name in ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock"):
+        (book.ROOT / name).parent.mkdir(exist_ok=True)
+        (book.ROOT / name).write_text("")
+    monkeypatch.setattr(book.subprocess, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["book.py"])
+    with pytest.raises(SystemExit) as ended:
+        book.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 130 and out.endswith("rendering the pages … stopped\n")
+    assert err == "book: stopped; what was executed is kept, make book goes on from there\n"
+
+
+def test_new_prose_reaches_the_stage_without_an_execution(book):
+    book.execute_chapters("quick", forced=["one"])
+    write(book.ROOT, "one", "from cvlab import boxes  # new\nprint(1)", text="# Other words")
+    book.execute_chapters("quick")
+    staged = nbformat.read(book.staged_path("one"), as_version=4)
+    assert book.executed == ["one", "two"]
+    assert [staged.cells[0].source, staged.cells[1].outputs[0].text] == ["# Other words", "fresh"]
+    assert "# new" in staged.cells[1].source and run.stale("one") == "never executed with a stamp"
+
+
+def test_the_parameters_of_another_profile_stay_in_the_stage(book, monkeypatch):
+    tagged = new_code_cell("seeds = 3", metadata={"tags": ["parameters"]}, id="p")
+    injected = new_code_cell("seeds = 5", metadata={"tags": ["injected-parameters"]}, id="i")
+    notebook = new_notebook(cells=[new_markdown_cell("Text."), tagged, new_code_cell("1", id="c")])
+    executed = new_notebook(cells=[tagged, injected, new_code_cell("1", id="c")], metadata={"cvlab": {"stamp": {}}})
+    merged = book.with_outputs(notebook, executed)
+    assert [cell.source for cell in merged.cells] == ["Text.", "seeds = 3", "seeds = 5", "1"]
 
 
 def test_committed_outputs_are_taken_where_asked_and_stay_out_of_date(book, capsys):
     book.execute_chapters("quick")
     write(book.ROOT, "two", "print(3)")
     assert book.execute_chapters("quick", committed=True)
-    assert "one: up to date\ntwo: as committed" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith(
+        "one: up to date, executed on 2025-01-01\ntwo: as committed, though out of date (never executed with a stamp)\n"
+    )
     committed = (book.ROOT / "chapters" / "two.ipynb").read_bytes()
     assert (book.STAGE / "chapters" / "two.ipynb").read_bytes() == committed
     book.execute_chapters("quick")
@@ -99,7 +212,16 @@ def test_a_staged_notebook_holds_nothing_of_the_run_itself(book):
     assert [dict(output.data) for output in cell.outputs] == [{"text/html": "<figure>"}]
 
 
-def test_writing_back_changes_outputs_alone_and_leaves_no_trace_of_the_run(book):
+def test_what_a_cell_prints_is_one_output_however_it_came(book):
+    pieces = [
+        new_output("stream", name=name, text=text) for name, text in (("stdout", "a"), ("stderr", "b"), ("stdout", "c"))
+    ]
+    notebook = new_notebook(cells=[new_code_cell("f()", outputs=pieces)])
+    assert book.tidy(notebook) == ["b"]
+    assert [output.text for output in notebook.cells[0].outputs] == ["ac"]
+
+
+def test_writing_back_changes_outputs_and_stamps_alone(book, capsys):
     write(book.ROOT, "one", "print(1)", title="One")
     before = nbformat.read(book.ROOT / "chapters" / "one.ipynb", as_version=4)
     book.execute_chapters("quick")
@@ -107,13 +229,24 @@ def test_writing_back_changes_outputs_alone_and_leaves_no_trace_of_the_run(book)
     first = (book.ROOT / "chapters" / "one.ipynb").read_bytes()
     after = nbformat.reads(first, as_version=4)
     assert after.cells[-1].outputs[0].text == "fresh"
+    assert stamps.read(after)["profile"] == "quick"
+    assert set(after.metadata) == {"title", "cvlab"}
     after.cells[-1].outputs = before.cells[-1].outputs
+    del after.metadata["cvlab"]
     assert after == before
+    capsys.readouterr()
     book.write_back()
-    assert (book.ROOT / "chapters" / "one.ipynb").read_bytes() == first
-    assert json.loads(first)["metadata"] == {"title": "One"}
+    assert capsys.readouterr().out == ""
     book.execute_chapters("quick")
     assert book.executed == ["one", "two"], "written-back outputs don't put a chapter out of date"
+
+
+def test_what_has_changed_since_it_was_executed_is_not_written_back(book, capsys):
+    book.execute_chapters("quick")
+    write(book.ROOT, "one", "print(2)")
+    book.write_back()
+    assert "one: not written, as it is out of date again (changed: code cells, cvlab" in capsys.readouterr().out
+    assert run.stale("one") == "never executed with a stamp" and run.stale("two") is None
 
 
 def test_the_stage_follows_the_sources(book):

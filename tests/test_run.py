@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cvlab import __main__ as command
-from cvlab import run
+from cvlab import run, stamps
 
 pytestmark = pytest.mark.house
 
@@ -36,16 +37,6 @@ def book(tmp_path, monkeypatch):
     profiles.mkdir()
     (profiles / "quick.yml").write_text("week1/small: {seeds: 3}\n")
     (profiles / "full.yml").write_text("week1/small: {seeds: 10, learning_rate: 1}\n")
-    for name in (
-        "cvlab/boxes.py",
-        "data/manifest.json",
-        "bench/results/iou.json",
-        "requirements.txt",
-        "requirements.lock",
-        "tests/test_x.py",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("{}")
     monkeypatch.setattr(run, "book_root", lambda: tmp_path)
     return tmp_path
 
@@ -101,7 +92,7 @@ def test_a_wrong_value_in_a_profile_is_told_too(book):
 def test_outside_a_clone_one_line_says_so(tmp_path):
     package = tmp_path / "site" / "cvlab"
     package.mkdir(parents=True)
-    for module in ("__init__", "__main__", "run"):
+    for module in ("__init__", "__main__", "files", "run", "stamps"):
         shutil.copy(Path(run.__file__).with_name(f"{module}.py"), package)
     done = subprocess.run(
         [sys.executable, "-m", "cvlab", "run", "small"], cwd=package.parent, capture_output=True, text=True, check=False
@@ -111,43 +102,34 @@ def test_outside_a_clone_one_line_says_so(tmp_path):
     assert "clone" in done.stderr
 
 
-def change_cell(book):
-    write_chapter(book, "print(seeds * 3)")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [change_cell,
-     lambda book: (book / "cvlab" / "boxes.py").write_text("changed"),
-     lambda book: (book / "cvlab" / "new.py").write_text("new"),
-     lambda book: (book / "data" / "manifest.json").write_text("changed"),
-     lambda book: (book / "bench" / "results" / "iou.json").write_text("changed"),
-     lambda book: (book / "requirements.txt").write_text("changed"),
-     lambda book: (book / "requirements.lock").write_text("changed")],
-    ids=["cell", "module", "new module", "manifest", "measurement", "requirements", "lock"],
-)  # fmt: skip
-def test_a_chapter_is_out_of_date_after_a_change_in(book, change):
-    before = run.fingerprint("week1/small", {})
-    change(book)
-    assert run.fingerprint("week1/small", {}) != before
-
-
-def test_a_chapter_is_out_of_date_with_other_parameters_or_another_backend(book, monkeypatch):
-    before = run.fingerprint("week1/small", {})
-    assert run.fingerprint("week1/small", {"seeds": 4}) != before
-    monkeypatch.setenv("KERAS_BACKEND", "another")
-    assert run.fingerprint("week1/small", {}) != before
-
-
-def test_a_chapter_stays_up_to_date_after_a_change_in_a_test_or_in_outputs(book):
-    before = run.fingerprint("week1/small", {})
-    (book / "tests" / "test_x.py").write_text("changed")
+def test_a_chapter_is_out_of_date_until_it_is_stamped_and_after_a_change(book):
     path = book / "chapters" / "week1" / "small.ipynb"
+    assert run.stale("week1/small") == "never executed with a stamp"
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[-1].outputs = [new_output("stream", text="6")]
-    notebook.cells[-1].execution_count = 2
+    stamps.seal(notebook, {"fingerprint": run.fingerprint("week1/small", {}), "files": {}})
     nbformat.write(notebook, path)
-    assert run.fingerprint("week1/small", {}) == before
+    assert run.stale("week1/small") is None
+    (book / "chapters" / "profiles" / "quick.yml").write_text("week1/small: {seeds: 4}\n")
+    assert run.stale("week1/small") == "changed: parameters"
+
+
+def test_an_execution_tells_what_it_ran_on_and_how_long_each_cell_took(book):
+    write_chapter(book, "import time\ntime.sleep(0.6)", "1")
+    target = book / "out" / "small.ipynb"
+    told = run.execute("week1/small", target, {})
+    slow = nbformat.read(target, as_version=4).cells[-2].id
+    assert set(told) == {"versions", "machine", "files", "date", "seconds", "cells"}
+    assert list(told["cells"]) == [slow] and 0.6 <= told["cells"][slow] < told["seconds"]
+    assert told["versions"]["python"] == platform.python_version() and told["files"] == {}
+
+
+def test_ctrl_c_gets_one_line_and_status_130(book, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "execute", interrupted)
+    assert command.main(["run", "small"]) == 130
+    assert capsys.readouterr().err == "run: stopped; nothing was written\n"
 
 
 def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernels_the_user_has(book, monkeypatch):
@@ -199,7 +181,7 @@ def test_a_place_that_cannot_be_written_gets_one_line(book, capsys):
 def test_doctor_finds_damaged_and_missing_files(book, capsys):
     pytest.importorskip("jupyter_book")  # without it, the verdict is another
     weights = book / "data" / "weights" / "net.weights.h5"
-    weights.parent.mkdir()
+    weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     entry = {"sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7}
     (book / "data" / "manifest.json").write_text(json.dumps({"files": {"weights/net.weights.h5": entry}}))
@@ -225,6 +207,7 @@ def test_doctor_outside_a_clone_asks_for_no_files_of_one(monkeypatch, capsys):
 
 def test_doctor_says_that_cvlab_data_points_nowhere(book, capsys, monkeypatch):
     monkeypatch.setenv("CVLAB_DATA", str(book / "nowhere"))
+    (book / "data").mkdir()
     (book / "data" / "manifest.json").write_text('{"files": {}}')
     assert command.main(["doctor"]) == 1
     assert "CVLAB_DATA" in capsys.readouterr().out

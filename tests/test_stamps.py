@@ -1,6 +1,8 @@
 """Stamps: what puts a lesson out of date, what does not, and what a run leaves behind."""
 
+import functools
 import glob
+import hashlib
 import io
 import json
 import os
@@ -72,7 +74,7 @@ def book(tmp_path):
         new_code_cell(CODE, outputs=[new_output("execute_result", {"text/plain": "6"}, execution_count=2)]),
         new_code_cell("print('a\\nb')", outputs=[new_output("stream", text="a\nb\n")]),
     ])  # fmt: skip
-    opened = {name: stamps._file_digest(tmp_path / name) for name in ("data/toys.zip", "bench/results/boxes.json")}
+    opened = {name: hashlib.sha256(b"content").hexdigest() for name in ("data/toys.zip", "bench/results/boxes.json")}
     stamp = {
         "fingerprint": stamps.dependencies(tmp_path, notebook, {}),
         "files": opened,
@@ -290,7 +292,7 @@ from cvlab import stamps
 root = Path(sys.argv[1])
 cell = {"cell_type": "code", "metadata": {}, "source": sys.stdin.read()}
 print(stamps.dependencies(root, {"cells": [cell]}, {})["code cells"])
-for path in sorted(root.glob("chapters/**/*.ipynb")):
+for path in sorted(root.glob("chapters/**/*.ipynb"))[::4]:
     print(json.dumps(stamps.dependencies(root, json.loads(path.read_text(encoding="utf-8")), {})))
 """
 
@@ -309,14 +311,17 @@ def pythons():
             yield pytest.param(python, id=version)
 
 
-@pytest.mark.parametrize("python", [pytest.param(sys.executable, id="this"), *pythons()])
-def test_the_books_fingerprints_are_the_same_on_every_python(python):
-    def digests(interpreter):
-        return subprocess.run(
-            [interpreter, "-B", "-c", PRINT_DIGESTS, ROOT], input=SYNTAX, cwd=ROOT, capture_output=True, text=True,
-            check=True, env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-        ).stdout  # fmt: skip
+@functools.cache
+def digests(python):
+    """Give what another interpreter computes for some of the book's chapters, without any package."""
+    return subprocess.run(
+        [python, "-B", "-c", PRINT_DIGESTS, ROOT], input=SYNTAX, cwd=ROOT, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+    ).stdout  # fmt: skip
 
+
+@pytest.mark.parametrize("python", list(pythons()))
+def test_the_books_fingerprints_are_the_same_on_every_python(python):
     assert digests(python) == digests(sys.executable)
 
 

@@ -180,9 +180,9 @@ def tidy(notebook):
             if "text/html" in output.get("data", {}):
                 output.data.pop(WIDGET, None)
             if kept and output.output_type == "stream" and output.name == kept[-1].get("name"):
-                kept[-1].text += output.text  # how what is printed is cut into messages differs from run to run
-                continue
-            kept.append(output)
+                kept[-1].text += output.text  # a kernel sends what is printed in pieces, which differ from run to run
+            else:
+                kept.append(output)
         cell.outputs = kept
     return complaints
 
@@ -202,6 +202,9 @@ def write_back():
     for name in run.chapters():
         path = ROOT / "chapters" / f"{name}.ipynb"
         before, staged = run.read_notebook(name), nbformat.read(staged_path(name), as_version=4)
+        if reason := stamps.why_stale(ROOT, staged, run.fingerprint(name, run.settings(name))):
+            print(f"{name}: not written, as it is out of date again ({reason})")
+            continue
         after = with_outputs(run.read_notebook(name), staged)
         if after != before:
             write(after, path)
