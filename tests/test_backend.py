@@ -10,6 +10,7 @@ from keras import ops
 
 from cvlab import backend
 
+pytestmark = pytest.mark.contract
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
 

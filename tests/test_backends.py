@@ -25,15 +25,14 @@ def interpreter_with(backend):
     return sys.executable
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_unit_tests_pass_on(backend):
+def run_unit_tests(backend, chosen):
+    """Run the tests of the modules that use Keras, those that a marker expression chooses, on a backend."""
     python = interpreter_with(backend)
     modules = [path.stem for path in (ROOT / "cvlab").glob("*.py") if "keras" in path.read_text(encoding="utf-8")]
     files = [path for name in sorted(modules) if (path := ROOT / "tests" / f"test_{name}.py").exists()]
     assert len(files) >= 3
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not house"]
     done = subprocess.run(
-        [python, "-m", "pytest", *options, *files],
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", chosen, *files],
         env={**os.environ, "KERAS_BACKEND": backend, "XLA_FLAGS": QUICKLY_COMPILED},
         cwd=ROOT,
         capture_output=True,
@@ -42,3 +41,24 @@ def test_unit_tests_pass_on(backend):
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def test_the_contract_of_the_backends_holds_on_jax():
+    run_unit_tests("jax", "contract")
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_all_unit_tests_pass_on(backend):
+    run_unit_tests(backend, "not house")
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("lesson", ["week1/localization", "week2/proposals", "week3/upsampling", "week4/cam"])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_lesson_of_each_week_runs_on(backend, lesson, tmp_path):
+    python = interpreter_with(backend)
+    environment = {**os.environ, "KERAS_BACKEND": backend, "CVLAB_CHECKS": "report", "PYTHONPATH": str(ROOT)}
+    command = [python, "-m", "cvlab", "run", lesson, "--output", tmp_path / "done.ipynb"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

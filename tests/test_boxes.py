@@ -110,6 +110,7 @@ def test_iou_agrees_with_keras():
     np.testing.assert_allclose(boxes.iou(a, b), reference, atol=2e-6)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("shape", [(1000, 1100), (2049, 1000), (2100, 2050)])
 def test_compiled_tiles_agree_with_numpy(shape):
     a, b = scattered(shape[0]), scattered(shape[1], seed=1)
@@ -208,6 +209,7 @@ def test_giou_of_disjoint_boxes_falls_with_their_distance():
     assert (np.diff(generalized) < 0).all() and (generalized < 0).all() and (generalized > -1).all()
 
 
+@pytest.mark.contract
 @given(arrays())
 def test_tensors_are_measured_as_arrays_are(found):
     other = found[::-1].copy()
@@ -219,6 +221,7 @@ def test_tensors_are_measured_as_arrays_are(found):
     np.testing.assert_array_equal(numpy_of(boxes.convert(a, "xyxy", "xywh")), boxes.convert(found, "xyxy", "xywh"))
 
 
+@pytest.mark.contract
 def test_paired_overlap_compiles():
     a, b = scattered(40), scattered(40, seed=1)
     compiled = backend.jit(boxes.paired_giou)(ops.convert_to_tensor(a), ops.convert_to_tensor(b))
@@ -231,6 +234,7 @@ def gradient(measure, predicted, true):
     return numpy_of(found)
 
 
+@pytest.mark.contract
 def test_giou_has_a_gradient_where_iou_has_none():
     apart, true = [[0, 0, 10, 10]], [[30, 40, 50, 60]]
     assert not gradient(boxes.paired_iou, apart, true).any()
@@ -238,6 +242,7 @@ def test_giou_has_a_gradient_where_iou_has_none():
     assert towards[2] > 0 and towards[3] > 0
 
 
+@pytest.mark.contract
 def test_gradients_agree_with_central_differences():
     a, b = np.array([[10, 20, 60, 50], [0, 0, 30, 30]]), np.array([[20, 10, 90, 45], [50, 20, 70, 60]])
     for measure in (boxes.paired_iou, boxes.paired_giou):
@@ -249,6 +254,7 @@ def test_gradients_agree_with_central_differences():
             assert found[index] == pytest.approx(difference, abs=2e-5)
 
 
+@pytest.mark.contract
 def test_gradients_of_boxes_without_area_are_finite():
     flat, true = [[5, 5, 5, 5], [0, 0, 0, 9], [5, 5, 5, 5]], [[5, 5, 5, 5], [0, 0, 0, 9], [0, 0, 10, 10]]
     for measure, predicted in itertools.product((boxes.paired_iou, boxes.paired_giou), (flat, true)):
@@ -431,6 +437,7 @@ def test_offsets_of_zero_are_the_anchor_and_wild_ones_stay_finite():
     np.testing.assert_allclose((wild[:, 2:] - wild[:, :2]) / (anchor[:, 2:] - anchor[:, :2]), 62.5, rtol=1e-4)
 
 
+@pytest.mark.contract
 def test_tensors_are_decoded_as_arrays_are():
     anchor, deltas = scattered(30), np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
     decoded = boxes.decode(ops.convert_to_tensor(deltas), anchor)

@@ -144,6 +144,7 @@ def test_resnet50_subtracts_the_mean_colours_in_the_order_blue_green_red():
         keras.applications.resnet50.preprocess_input(images.copy())), atol=1e-4)  # fmt: skip
 
 
+@pytest.mark.contract
 def test_frozen_leaves_the_body_and_its_statistics_as_they_were(small_backbone, colours):
     images, labels = colours
     model = classify.transfer(small_backbone, 3, "frozen")
@@ -155,6 +156,7 @@ def test_frozen_leaves_the_body_and_its_statistics_as_they_were(small_backbone, 
     assert classify.accuracy(model, images, labels) > 0.95
 
 
+@pytest.mark.contract
 def test_fine_tuning_moves_the_convolutions_from_the_backbones_weights_but_not_batch_normalization(
     small_backbone, colours
 ):
@@ -168,6 +170,7 @@ def test_fine_tuning_moves_the_convolutions_from_the_backbones_weights_but_not_b
         assert same == ("batch_normalization" in variable.path), variable.path
 
 
+@pytest.mark.contract
 def test_scratch_starts_from_random_weights_and_learns_its_own_statistics(small_backbone, colours):
     backend.set_seed(1)
     model = classify.transfer(small_backbone, 3, "scratch")
@@ -190,6 +193,7 @@ def test_training_one_transfer_changes_neither_the_backbone_nor_another_transfer
     assert small_backbone.trainable
 
 
+@pytest.mark.contract
 def test_cached_features_train_as_the_whole_network_with_standardized_features(small_backbone, colours):
     images, labels = colours
     quick = classify.transfer(small_backbone, 3, "frozen")
@@ -262,6 +266,7 @@ def test_a_copied_body_gives_the_last_map_of_each_stride(small_backbone):
         classify.copy_body(small_backbone, strides=(4, 16))
 
 
+@pytest.mark.contract
 def test_same_seed_same_training_and_another_seed_another(small_backbone, colours):
     def losses(seed):
         backend.set_seed(seed)
@@ -311,6 +316,7 @@ def test_a_trial_reports_what_it_did_and_repeats(small_backbone, colours):
     assert (alone["mode"], alone["per_class"]) == ("fine_tune", 6) and alone["seconds"] > 0
 
 
+@pytest.mark.contract
 def test_training_twice_starts_afresh(small_backbone, colours):
     model = classify.transfer(small_backbone, 3, "fine_tune")
     start = model.get_weights()

@@ -126,6 +126,7 @@ def test_the_cells_of_a_raw_cam_sum_to_the_logit_without_its_bias(pictures):
     np.testing.assert_allclose(total - 3.0, logits_by_hand(model, pictures)[:, 1], rtol=1e-4)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("build", ["sequential", "nested", "resnet", "pooled", "logits"])
 def test_grad_cam_equals_cam_where_the_head_is_pooling_and_dense(build, pictures):
     models = {
@@ -191,6 +192,7 @@ def test_grad_cam_weighs_each_map_with_the_mean_of_its_gradient(pictures):
     )
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("build, layer", [("flat", "norm"), ("nested", "inner_norm"), ("joined", "norm")])
 def test_grad_cam_of_an_early_layer_follows_every_way_from_it_to_the_logit(build, layer, pictures):
     backend.set_seed(5)
@@ -303,6 +305,7 @@ def test_a_model_without_convolution_is_refused_by_what_needs_one(pictures):
 # Saliency and SmoothGrad
 
 
+@pytest.mark.contract
 def test_saliency_is_the_central_difference_of_the_logit(pictures):
     small = pictures[:2, :8, :6]
     model = small_cnn(side=(8, 6), conv="softplus")
@@ -317,6 +320,7 @@ def test_saliency_is_the_central_difference_of_the_logit(pictures):
     np.testing.assert_allclose(explain.saliency(model, small, 3), expected, atol=1e-3)
 
 
+@pytest.mark.contract
 def test_smooth_grad_is_the_mean_gradient_of_noisy_copies(pictures):
     model = shared()
     noise = np.random.default_rng(7).standard_normal((6, *SIDE, 3), np.float32)
@@ -419,6 +423,7 @@ def test_the_logit_is_explained_whatever_squashes_it(end, pictures):
         np.testing.assert_allclose(method(model, pictures, 1), method(reference, pictures, 1), atol=1e-5)
 
 
+@pytest.mark.contract
 def test_probabilities_are_the_models_own_or_softmax_of_its_logits(pictures):
     for end in ("softmax", "sigmoid"):
         expected = numpy_of(small_cnn(end)(pictures, training=False))
@@ -427,6 +432,7 @@ def test_probabilities_are_the_models_own_or_softmax_of_its_logits(pictures):
     np.testing.assert_allclose(explain.probabilities(small_cnn(None), pictures), expected, atol=1e-5)
 
 
+@pytest.mark.contract
 def test_an_explanation_follows_the_weights(method, pictures):
     model = small_cnn()
     before = method(model, pictures, 1)
@@ -761,6 +767,7 @@ class ByHand:
         return x
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("switches", [True, False])
 @pytest.mark.parametrize("pool, padding", [("valid", "valid"), ("same", "same")])
 def test_deconvnet_unpools_rectifies_and_filters_as_the_paper_does(pool, padding, switches, pictures):

@@ -146,6 +146,7 @@ def loss_and_gradient(predicted, true, kind):
     return float(value), keras.ops.convert_to_numpy(gradient)
 
 
+@pytest.mark.contract
 @given(BOX, BOX)
 @settings(max_examples=60, deadline=None)
 def test_losses_are_their_formulas(a, b):
@@ -168,6 +169,7 @@ def test_apart_the_iou_has_no_gradient_and_giou_and_l1_have_one(a, b):
     np.testing.assert_array_equal(np.sign(loss_and_gradient(predicted, true, "l1")[1][0, [0, 2]]), -1)
 
 
+@pytest.mark.contract
 def test_the_gradient_of_giou_is_that_of_small_differences():
     for predicted, true in (((6, 13, 12, 19), (13, 19, 25, 25)), ((6, 6, 6, 13), (38, 32, 12, 19))):
         predicted, true = corners(*predicted), corners(*true)
@@ -204,6 +206,7 @@ def test_a_network_learns_to_find_rectangles_it_has_not_seen_and_names_their_col
     assert (found["class"].argmax(-1) == labels[72:]).mean() >= 0.9
 
 
+@pytest.mark.contract
 def test_frozen_trains_the_heads_alone(small_backbone, rectangles):
     images, truth, labels = rectangles
     model = small(small_backbone)

@@ -444,6 +444,7 @@ def test_moved_boxes_fit_better_than_windows(trained, scenes):
     assert moved["AP"] > still["AP"] + 0.05
 
 
+@pytest.mark.contract
 def test_cached_features_change_nothing(trained, scenes):
     images, _, _, windows = scenes[1]
     cached = propose.crop_features(trained, images[:2], windows[:2])
@@ -486,6 +487,7 @@ def test_a_backbone_that_learns_sees_the_crops_themselves(small_backbone, scenes
     assert all(any(np.array_equal(targets["box"][r], goal) for r in own) for own, goal in zip(rows, wanted["box"]))
 
 
+@pytest.mark.contract
 def test_the_box_loss_by_hand():
     wanted = np.float32([[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [9, 9, 9, 9, 0]])
     offsets = np.float32([[0.5, 0, 0, -3], [1, 1, 1, 1], [0, 0, 0, 0]])

@@ -181,6 +181,7 @@ def test_the_first_focal_loss_is_what_the_papers_formula_gives(config, model):
 # --- Winograd's convolution
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize(
     ("shape", "filters"), [((2, 16, 16, 5), 3), ((3, 17, 22, 4), 6), ((1, 1, 1, 2), 2), ((2, 5, 3, 3), 4)]
 )
@@ -288,6 +289,7 @@ def test_coverage_is_the_best_iou_of_each_box(config):
 # --- losses
 
 
+@pytest.mark.contract
 @settings(deadline=None, max_examples=50)
 @given(arrays.arrays(np.float32, (5, 3), elements=st.floats(-30, 30, width=32)), st.sampled_from([0.0, 0.5, 2.0, 5.0]),
        st.floats(0.05, 0.95))  # fmt: skip
@@ -317,6 +319,7 @@ def test_focal_loss_agrees_with_keras():
     np.testing.assert_allclose(retinanet.focal_loss(learns, logits), theirs(truth, logits) * 4, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.contract
 def test_no_gradient_of_the_focal_loss_is_nan_far_out():
     learns = np.array([[0], [-1]])
     step = backend.value_and_grad(lambda z: keras.ops.sum(retinanet.focal_loss(learns, z)))
@@ -335,6 +338,7 @@ def test_box_loss_is_quadratic_near_and_linear_far_and_none_without_a_box():
 # --- training and detecting
 
 
+@pytest.mark.contract
 def test_it_learns_and_finds_what_it_learned(model):
     images, own, labels = shapes(96)
     retinanet.trainable(model, "*")
@@ -350,6 +354,7 @@ def test_it_learns_and_finds_what_it_learned(model):
     assert all((f["boxes"] >= 0).all() and (f["boxes"] <= [128, 192, 128, 192]).all() for f in found)
 
 
+@pytest.mark.contract
 def test_what_is_frozen_stays_and_training_in_two_pieces_is_the_same(config, model):
     """With frozen backbone and pyramid, training on their cached maps changes what training on pictures changes."""
     images, own, labels = shapes(4)
@@ -371,6 +376,7 @@ def test_what_is_frozen_stays_and_training_in_two_pieces_is_the_same(config, mod
         np.testing.assert_allclose(keras.ops.convert_to_numpy(v), cached[name], atol=2e-4)
 
 
+@pytest.mark.contract
 def test_the_same_seed_gives_the_same_weights(model):
     images, own, labels = shapes(6)
     start, runs = model.get_weights(), []

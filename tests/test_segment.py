@@ -141,6 +141,7 @@ def bilinear(x, factor):
     return cv2.resize(x, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("size", [(64, 96), (97, 131)])
 def test_fcn_8s_is_what_the_paper_draws(body, size):
     keras.utils.set_random_seed(1)
@@ -167,6 +168,7 @@ def test_fcn_8s_is_what_the_paper_draws(body, size):
     np.testing.assert_allclose(ops.convert_to_numpy(model(image))[0], expected, atol=1e-3)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 8])
 def test_enlarging_is_opencvs_and_its_gradient_the_transposed(factor):
     x, like = np.random.default_rng(factor).normal(size=(2, 5, 7, 3)).astype("float32"), (5 * factor - 1, 7 * factor)
@@ -188,6 +190,7 @@ def test_enlarging_is_opencvs_and_its_gradient_the_transposed(factor):
     np.testing.assert_allclose((ops.convert_to_numpy(gradient) * step).sum(), rise, rtol=1e-4)
 
 
+@pytest.mark.contract
 def test_label_maps_are_the_logits_largest_also_after_training(body, photographs):
     model = segment.fcn(body, 3, 8)
     images, masks = photographs[:3, :, :90], np.zeros((3, 64, 90), int)
@@ -248,6 +251,7 @@ def test_networks_can_be_saved_and_loaded(body, photographs, tmp_path):
 # Training -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contract
 def test_cross_entropy_is_the_mean_over_pixels_that_count():
     generator = np.random.default_rng(0)
     labels, logits = generator.integers(0, 3, (2, 4, 5)), generator.normal(size=(2, 4, 5, 3)).astype("float32")
@@ -268,6 +272,7 @@ def halves():
     return images, masks
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("mode", ["frozen", "fine_tune"])
 def test_training_learns_and_a_frozen_backbone_stays(body, mode):
     images, masks = halves()
