@@ -1,10 +1,12 @@
 """The built pages, served on this machine and opened in the browser."""
 
+import contextlib
 import functools
 import http.server
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,22 +17,50 @@ PAGES = run.book_root() / "_build" / "html"
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker("house")
+    """Put the tests of one page behind each other, and let one worker run them: they share what is open of it."""
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    for item in ours:
+        item.add_marker("house")
+        item.add_marker(pytest.mark.xdist_group(page_of(item) or "the pages"))
+    ours.sort(key=page_of)
+    places = [place for place, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+
+
+def page_of(item):
+    return item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
 
 
 @pytest.fixture(scope="session")
 def pages():
     """The folder of the built pages, with the committed outputs where these are newer: nbval executes the chapters."""
-    done = subprocess.run(
-        [sys.executable, run.book_root() / "tools" / "book.py", "--committed"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with alone(run.book_root() / "_build" / "pages.lock"):  # the other workers find the pages up to date
+        done = subprocess.run(
+            [sys.executable, run.book_root() / "tools" / "book.py", "--committed"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return PAGES
+
+
+@contextlib.contextmanager
+def alone(lock, limit=900):
+    """Wait until no other process holds the lock, a file that is there while it does; one left behind is taken over."""
+    lock.parent.mkdir(exist_ok=True)
+    while True:
+        with contextlib.suppress(FileExistsError), open(lock, "x"):
+            break
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > limit:
+                lock.unlink()
+        time.sleep(0.5)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -80,16 +110,30 @@ class Visit:
         self.context.close()
 
 
-@pytest.fixture
-def visit(browser, served, pages):
-    """A function that opens a page by its name, served or (`disk=True`) straight from the disk."""
-    opened = []
-
-    def go(name, disk=False, **options):
-        address = (pages / name).as_uri() if disk else f"{served}/{name}"
-        opened.append(Visit(browser, address, pages.as_uri() if disk else served, **options))
-        return opened[-1]
-
-    yield go
-    for one in opened:
+@pytest.fixture(scope="session")
+def opened():
+    """What is open of one page, by how it was opened: one visit serves many tests."""
+    visits = {}
+    yield visits
+    for one in visits.values():
         one.close()
+
+
+@pytest.fixture
+def visit(browser, served, pages, opened):
+    """A function that opens a page by its name, served or (`disk=True`) straight from the disk.
+
+    A visit of the same kind that another test has begun goes on, with all that this test did on the page, unless
+    `fresh=True`.
+    """
+
+    def go(name, disk=False, fresh=False, **options):
+        kind = (name, disk, tuple(options.items()))
+        for other in [each for each in opened if each[0] != name or (fresh and each == kind)]:
+            opened.pop(other).close()
+        if kind not in opened:
+            address = (pages / name).as_uri() if disk else f"{served}/{name}"
+            opened[kind] = Visit(browser, address, pages.as_uri() if disk else served, **options)
+        return opened[kind]
+
+    return go
