@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test check test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book test check unit test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -34,10 +34,14 @@ test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are 
 check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
 	@$(PY) tools/check.py
 
-test-all: $(TEST) $(NODE)  ## test with every lesson, and what is weekly: other versions and other backends
-	@$(PY) -m pytest $(PARALLEL) --weekly --cov cvlab tests
+unit: $(TEST)  ## the tests of the package's modules alone
+	@$(PY) -m pytest $(PARALLEL) $(UNIT)
+
+test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
+	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py --all)
-	@$(MAKE) --no-print-directory colab lowest torch
+
+test-all: test-lessons colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 
 colab: $(TEST)  ## unit tests and every lesson on the versions that Colab has
 	@$(PY) tools/side_environment.py colab $(SIDE)
