@@ -175,7 +175,7 @@ def test_the_page_fits_a_phone(visit, name):
 def test_axe_finds_no_barrier(visit, name, scheme):
     page = (visit(name, scheme=scheme) if scheme == "dark" else visit(name)).page
     settle(page)
-    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.wait_for_function(f"document.documentElement.dataset.theme == '{scheme}'")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.evaluate((ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
