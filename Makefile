@@ -21,7 +21,7 @@ NODE := node_modules/.package-lock.json
 PARALLEL := --numprocesses auto --dist loadgroup
 NBVAL := --numprocesses auto --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 # The tests of the package's modules, and the Python for an environment beside .venv (make lowest PYTHON=python3.10).
-UNIT := $(wildcard $(patsubst cvlab/%.py,tests/test_%.py,$(wildcard cvlab/*.py)))
+UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.py cvlab/*/*.py))))
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages

@@ -28,7 +28,7 @@ def interpreter_with(backend):
 def run_unit_tests(backend, chosen):
     """Run the tests of the modules that use Keras, those that a marker expression chooses, on a backend."""
     python = interpreter_with(backend)
-    modules = [path.stem for path in (ROOT / "cvlab").glob("*.py") if "keras" in path.read_text(encoding="utf-8")]
+    modules = [path.stem for path in (ROOT / "cvlab").rglob("*.py") if "keras" in path.read_text(encoding="utf-8")]
     files = [path for name in sorted(modules) if (path := ROOT / "tests" / f"test_{name}.py").exists()]
     assert len(files) >= 3
     done = subprocess.run(

@@ -17,7 +17,9 @@ SEARCHED = ("keras", "ipywidgets")
 
 def sources():
     """List (name, syntax tree) of the package's modules, and of each lesson's code."""
-    trees = [(path.name, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "cvlab").glob("*.py"))]
+    trees = [
+        (path.name, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "cvlab").rglob("*.py"))
+    ]
     for name in run.chapters():
         code = [cell.source for cell in run.read_notebook(name).cells if cell.cell_type == "code"]
         trees.append((name, ast.parse(re.sub(r"^\s*[%!].*$", "", "\n".join(code), flags=re.M))))

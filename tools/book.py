@@ -235,7 +235,10 @@ def render():
     """
     digest = hashlib.sha256(clone())
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    code = [*sorted(ROOT.glob("cvlab/*.py")), *sorted(ROOT.glob("tools/*.py"))]  # for the figures that are drawn anew
+    code = [
+        *sorted(ROOT.glob("cvlab/**/*.py")),
+        *sorted(ROOT.glob("tools/*.py")),
+    ]  # for the figures that are drawn anew
     others = ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock")
     for path in [*sources, *code, *(ROOT / name for name in others)]:
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
