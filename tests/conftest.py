@@ -24,10 +24,15 @@ QUIET = (  # and every other host out of reach
 )
 
 
+# Fixtures that take long to make: under pytest-xdist, one worker runs all tests that ask for one of these.
+COSTLY = {"lite0", "published", "trained"}
+
+
 def pytest_addoption(parser):
     parser.addoption("--weekly", action="store_true", help="also run what takes long (make test-all)")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads which test belongs to which group
 def pytest_collection_modifyitems(config, items):
     """Leave out what is weekly; let nbval pass over stderr, which no committed output has, and over small changes."""
     if not config.getoption("weekly"):
@@ -35,6 +40,8 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
     for item in items:
+        for costly in COSTLY.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group(costly))
         if hasattr(item, "compare_outputs"):
             item.compare_outputs = functools.partial(compare_outputs, item, item.compare_outputs)
         if hasattr(item.parent, "skip_compare") and "stderr" not in item.parent.skip_compare:

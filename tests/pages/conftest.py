@@ -1,8 +1,8 @@
 """The built pages, served on this machine and opened in the browser."""
 
-import contextlib
 import functools
 import http.server
+import os
 import subprocess
 import sys
 import threading
@@ -13,54 +13,58 @@ import pytest
 
 from cvlab import run
 
-PAGES = run.book_root() / "_build" / "html"
+ROOT = run.book_root()
+PAGES = ROOT / "_build" / "html"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads which test belongs to which group
 def pytest_collection_modifyitems(items):
-    """Put the tests of one page behind each other, and let one worker run them: they share what is open of it."""
-    ours = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in ours:
-        item.add_marker("house")
-        item.add_marker(pytest.mark.xdist_group(page_of(item) or "the pages"))
-    ours.sort(key=page_of)
-    places = [place for place, item in enumerate(items) if Path(__file__).parent in item.path.parents]
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
+    """Put the tests of one page behind each other, and let one worker run them: they share the visits to it."""
+    for item in items:
+        if is_here(item):
+            item.add_marker("house")
+            item.add_marker(pytest.mark.xdist_group(page_of(item) or "the pages"))
+    items.sort(key=page_of)  # within a page, the tests stay in the order of the file
+
+
+def is_here(item):
+    return Path(__file__).parent in item.path.parents
 
 
 def page_of(item):
-    return item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
+    """Name the page that a test opens or reads: "" for a test of the whole book, or of another folder."""
+    return item.callspec.params.get("name", "") if is_here(item) and hasattr(item, "callspec") else ""
 
 
 @pytest.fixture(scope="session")
-def pages():
+def pages(tmp_path_factory):
     """The folder of the built pages, with the committed outputs where these are newer: nbval executes the chapters."""
-    with alone(run.book_root() / "_build" / "pages.lock"):  # the other workers find the pages up to date
-        done = subprocess.run(
-            [sys.executable, run.book_root() / "tools" / "book.py", "--committed"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers of this run share
+    complaints = build_once(folder)
+    assert not complaints, complaints
     return PAGES
 
 
-@contextlib.contextmanager
-def alone(lock, limit=900):
-    """Wait until no other process holds the lock, a file that is there while it does; one left behind is taken over."""
-    lock.parent.mkdir(exist_ok=True)
-    while True:
-        with contextlib.suppress(FileExistsError), open(lock, "x"):
-            break
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - lock.stat().st_mtime > limit:
-                lock.unlink()
-        time.sleep(0.5)
+def build_once(folder, limit=900):
+    """Build the book in the first worker that asks, while the others wait; give all of them what went wrong, or ""."""
+    complaints = folder / "complaints.txt"
     try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
+        (folder / "building").touch(exist_ok=False)
+    except FileExistsError:
+        end = time.monotonic() + limit
+        while not complaints.exists():
+            assert time.monotonic() < end, f"another worker has been building the book for {limit} s"
+            time.sleep(0.5)
+        return complaints.read_text(encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "book.py", "--committed"], capture_output=True, text=True, check=False
+    )
+    partial = folder / "complaints.partial"
+    partial.write_text(done.stdout + done.stderr if done.returncode else "", encoding="utf-8")
+    partial.rename(complaints)
+    return complaints.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -81,8 +85,10 @@ def served(pages):
 class Visit:
     """One page, opened, and what it asked for and complained of since."""
 
-    def __init__(self, browser, address, own, width=1280, scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    def __init__(self, browser, address, own, width, scheme, javascript):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=javascript
+        )
         self.page = self.context.new_page()
         self.elsewhere, self.complaints, self.responses = [], [], []
 
@@ -111,29 +117,29 @@ class Visit:
 
 
 @pytest.fixture(scope="session")
-def opened():
-    """What is open of one page, by how it was opened: one visit serves many tests."""
-    visits = {}
-    yield visits
-    for one in visits.values():
-        one.close()
+def visits():
+    """The visits that are open, all to one page, by the way in which it was opened."""
+    opened = {}
+    yield opened
+    for each in opened.values():
+        each.close()
 
 
 @pytest.fixture
-def visit(browser, served, pages, opened):
+def visit(browser, served, pages, visits):
     """A function that opens a page by its name, served or (`disk=True`) straight from the disk.
 
-    A visit of the same kind that another test has begun goes on, with all that this test did on the page, unless
-    `fresh=True`.
+    A visit serves all tests of its page that ask for the same, so a test finds what those before it have done there.
     """
 
-    def go(name, disk=False, fresh=False, **options):
-        kind = (name, disk, tuple(options.items()))
-        for other in [each for each in opened if each[0] != name or (fresh and each == kind)]:
-            opened.pop(other).close()
-        if kind not in opened:
+    def go(name, disk=False, width=1280, scheme="light", javascript=True):
+        asked = (name, disk, width, scheme, javascript)
+        for other in [each for each in visits if each[0] != name]:
+            visits.pop(other).close()
+        if asked not in visits:
             address = (pages / name).as_uri() if disk else f"{served}/{name}"
-            opened[kind] = Visit(browser, address, pages.as_uri() if disk else served, **options)
-        return opened[kind]
+            own = pages.as_uri() if disk else served
+            visits[asked] = Visit(browser, address, own, width, scheme, javascript)
+        return visits[asked]
 
     return go

@@ -1,4 +1,7 @@
-"""The built pages in a browser: they need nobody, every control works, and everybody can read them."""
+"""The built pages in a browser: they need nobody, every control works, and everybody can read them.
+
+The tests of one page run in this order and share its visits: first those that only read, then those that change it.
+"""
 
 import functools
 import gzip
@@ -25,16 +28,13 @@ def toc_pages():
 CHAPTERS = [f"chapters/{name}.html" for name in run.chapters()]
 every_page = pytest.mark.parametrize("name", toc_pages())
 every_chapter = pytest.mark.parametrize("name", CHAPTERS)
+landing_page = pytest.mark.parametrize("name", ["intro.html"])
 every_page_to_play_with = pytest.mark.parametrize("name", ["intro.html", *CHAPTERS])
 both_ways = pytest.mark.parametrize("disk", [False, True], ids=["served", "from disk"])
 
 
-def soup(pages, name):
-    return parsed(pages / name)
-
-
 @functools.cache
-def parsed(page):
+def soup(page):
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
 
@@ -54,14 +54,14 @@ def test_each_chapter_is_a_page_with_all_its_figures(pages):
         outputs = [o.get("data", {}) for cell in staged.cells for o in cell.get("outputs", [])]
         html = "".join("".join(data.get("text/html", "")) for data in outputs)
         drawn = sum("image/png" in data and "text/html" not in data for data in outputs)
-        page = soup(pages, f"chapters/{name}.html").find("article")
+        page = soup(pages / f"chapters/{name}.html").find("article")
         assert len(page.find_all("figure")) >= len(BeautifulSoup(html, "html.parser").find_all("figure")) > 0
         assert len(page.find_all("img")) >= len(BeautifulSoup(html, "html.parser").find_all("img")) + drawn
 
 
 @every_chapter
 def test_every_figure_and_table_of_a_lesson_is_numbered_in_order(pages, name):
-    page, counts = soup(pages, name).find("article"), {"Figure": 0, "Table": 0}
+    page, counts = soup(pages / name).find("article"), {"Figure": 0, "Table": 0}
     chapter = page.h1.find(class_="section-number").text.strip()
     for shown in page.select("figure, .cv-table"):
         kind = "Figure" if shown.name == "figure" else "Table"
@@ -73,15 +73,26 @@ def test_every_figure_and_table_of_a_lesson_is_numbered_in_order(pages, name):
 
 @every_chapter
 def test_a_lesson_says_how_to_run_it_and_leads_to_the_next_page(pages, name):
-    page = soup(pages, name)
+    page = soup(pages / name)
     assert page.find(class_="cv-run").find("a", download=True)["href"].endswith(".ipynb")
     assert page.select_one(".prev-next-area a.left-prev") and page.select_one(".prev-next-area a.right-next")
 
 
-def test_the_landing_page_has_a_control_and_the_first_lesson_one_click_away(pages):
-    page = soup(pages, "intro.html").find("article")
+@landing_page
+def test_the_landing_page_has_a_control_and_the_first_lesson_one_click_away(pages, name):
+    page = soup(pages / name).find("article")
     assert page.find(class_="cv-explore")
     assert page.find("a", class_="cv-start")["href"] == toc_pages()[1]
+
+
+@every_page
+def test_the_page_is_light_enough_for_a_poor_line(visit, name):
+    seen = visit(name)
+    settle(seen.page)
+    bodies = {r.url: r.body() for r in seen.responses if r.url.startswith("http") and r.status == 200}
+    sizes = {url: min(len(body), len(gzip.compress(body, 6))) for url, body in bodies.items()}
+    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) <= WEIGHT, heaviest
 
 
 @both_ways
@@ -97,22 +108,15 @@ def test_the_page_needs_nobody_and_complains_of_nothing(visit, name, disk):
     assert seen.context.cookies() == []
 
 
-def test_a_request_to_another_host_would_be_noticed(visit):
-    seen = visit("intro.html", fresh=True)
-    seen.page.evaluate("new Image().src = 'http://elsewhere.invalid/picture.png'")
-    seen.page.wait_for_timeout(300)
-    assert seen.elsewhere == ["http://elsewhere.invalid/picture.png"]
-
-
 @functools.cache
 def anchors(page):
     """What links can lead to in a page."""
-    return {tag["id"] for tag in parsed(page).find_all(id=True)}
+    return {tag["id"] for tag in soup(page).find_all(id=True)}
 
 
 @every_page
 def test_every_link_within_the_book_leads_somewhere(pages, name):
-    for link in soup(pages, name).find_all("a", href=True):
+    for link in soup(pages / name).find_all("a", href=True):
         parts = urlsplit(link["href"])
         if parts.scheme or parts.netloc:
             continue
@@ -152,7 +156,7 @@ def test_formulas_are_set_and_icons_drawn(visit, name):
 
 @every_page
 def test_the_page_has_a_description_and_a_language(pages, name):
-    page = soup(pages, name)
+    page = soup(pages / name)
     assert page.html["lang"] == "en-GB"
     assert 20 <= len(page.find("meta", {"name": "description"})["content"]) <= 320
 
@@ -173,24 +177,16 @@ def test_the_page_fits_a_phone(visit, name):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @every_page
 def test_axe_finds_no_barrier(visit, name, scheme):
-    page = (visit(name, scheme=scheme) if scheme == "dark" else visit(name)).page
+    page = visit(name, scheme=scheme).page
     settle(page)
     page.wait_for_function(f"document.documentElement.dataset.theme == '{scheme}'")
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    page.evaluate("window.folded = [...document.querySelectorAll('details:not([open])')]")
+    page.evaluate("folded.forEach(d => d.open = true)")
     page.evaluate((ROOT / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    page.evaluate("folded.forEach(d => d.open = false)")
     told = [f"{v['id']}: {v['help']}: {node['html'][:200]}" for v in found for node in v["nodes"]]
     assert told == []
-
-
-@every_page
-def test_the_page_is_light_enough_for_a_poor_line(visit, name):
-    seen = visit(name)
-    settle(seen.page)
-    bodies = {r.url: r.body() for r in seen.responses if r.url.startswith("http") and r.status == 200}
-    sizes = {url: min(len(body), len(gzip.compress(body, 6))) for url, body in bodies.items()}
-    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
-    assert sum(sizes.values()) <= WEIGHT, heaviest
 
 
 def picture(control):
@@ -257,12 +253,17 @@ def test_each_quiz_answers(visit, name, disk):
 
 
 @every_chapter
-def test_without_javascript_each_picture_and_each_answer_is_there(browser, pages, name):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((pages / name).as_uri())
+def test_without_javascript_each_picture_and_each_answer_is_there(visit, name):
+    page = visit(name, disk=True, javascript=False).page
     for control in page.locator(".cv-explore").all():
         assert control.locator("img").is_visible()
     for quiz in page.locator(".cv-quiz").all():
         assert quiz.locator("details").is_visible()
-    context.close()
+
+
+@landing_page
+def test_a_request_to_another_host_would_be_noticed(visit, name):
+    seen = visit(name)
+    seen.page.evaluate("new Image().src = 'http://elsewhere.invalid/picture.png'")
+    seen.page.wait_for_timeout(300)
+    assert seen.elsewhere == ["http://elsewhere.invalid/picture.png"]
