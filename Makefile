@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test check unit test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book test check unit test-render test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -25,35 +25,40 @@ UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.p
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
-	@$(PY) tools/book.py --profile $(PROFILE) $(FORCED)
+	@$(PY) book/build.py --profile $(PROFILE) $(FORCED)
 
 test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
 	@$(PY) -m pytest $(PARALLEL) tests
-	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py)
+	@$(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
+	@$(PY) book/renderer.py || $(MAKE) --no-print-directory test-render
 
 check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
-	@$(PY) tools/check.py
+	@$(PY) book/check.py
 
 unit: $(TEST)  ## the tests of the package's modules alone
 	@$(PY) -m pytest $(PARALLEL) $(UNIT)
 
+test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test runs them where the renderer has changed)
+	@$(PY) -m pytest render
+	@$(PY) book/renderer.py --passed
+
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
-	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py --all)
+	@$(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
 
-test-all: test-lessons colab lowest torch  ## what is weekly: every lesson, other versions, other backends
+test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 
 colab: $(TEST)  ## unit tests and every lesson on the versions that Colab has
-	@$(PY) tools/side_environment.py colab $(SIDE)
+	@$(PY) book/side_environment.py colab $(SIDE)
 	@.venv-colab/bin/python -m pytest --numprocesses auto $(UNIT)
 	@$(PY) -m pytest --weekly tests/colab
 
 lowest: $(TEST)  ## unit tests on the lowest versions that the ranges allow
-	@$(PY) tools/side_environment.py lowest $(SIDE)
+	@$(PY) book/side_environment.py lowest $(SIDE)
 	@.venv-lowest/bin/python -m pytest --numprocesses auto $(UNIT) tests/test_lowest.py
 
 torch: $(TEST)  ## unit tests and a lesson of each week on PyTorch (gigabytes) and on JAX
-	@$(PY) tools/side_environment.py torch $(SIDE)
+	@$(PY) book/side_environment.py torch $(SIDE)
 	@$(PY) -m pytest --weekly tests/test_backends.py
 
 run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning PROFILE=full ARGS="-p seeds 5"
@@ -63,7 +68,7 @@ doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
 outputs: $(BOOK) $(NODE)  ## as book, and write the new outputs and stamps of the quick profile into chapters/
-	@$(PY) tools/book.py --write-back $(FORCED)
+	@$(PY) book/build.py --write-back $(FORCED)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters
@@ -81,7 +86,7 @@ lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.1
 	@# The newest TensorFlow rather than the newest h5py.
 	@printf 'tensorflow>=2.21\ntensorflow-cpu>=2.21\n' | $(PY) -m uv pip compile --quiet --upgrade --universal \
 	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --constraint - \
-	    pyproject.toml requirements.txt data/render/requirements.txt --output-file requirements.lock
+	    pyproject.toml requirements.txt render/requirements.txt --output-file requirements.lock
 
 hooks: $(TEST)  ## let git run ruff before each commit, and show notebooks readably in diffs (nbdime)
 	@$(PY) -m uv pip install --quiet --python $(PY) pre-commit nbdime
@@ -98,13 +103,16 @@ help:
 .venv/bin/python: ;
 
 $(BOOK): .venv/bin/python requirements.txt pyproject.toml $(if $(LOCKED),requirements.lock)
-	@tools/environment.sh $@ --requirement requirements.txt $(PINS)
+	@book/environment.sh $@ --requirement requirements.txt $(PINS)
 
-$(TEST): $(BOOK) data/render/requirements.txt
-	@tools/environment.sh $@ --requirement requirements.txt --requirement data/render/requirements.txt --editable '.[test]' $(PINS)
+$(TEST): $(BOOK)
+	@book/environment.sh $@ --requirement requirements.txt --editable '.[test]' $(PINS)
+
+.venv/render.$(KIND): $(BOOK) render/requirements.txt
+	@book/environment.sh $@ --requirement render/requirements.txt $(PINS)
 
 .venv/lab.$(KIND): $(BOOK)
-	@tools/environment.sh $@ --editable '.[lab]' $(PINS)
+	@book/environment.sh $@ --editable '.[lab]' $(PINS)
 
 # MathJax for the pages and axe for their tests, by the Node that came with requirements.txt.
 $(NODE): package.json package-lock.json | $(BOOK)

@@ -189,10 +189,10 @@ def weights(name):
 
 
 def results(name):
-    """Give a committed measurement, `bench/results/<name>.json`, as the dictionary that its script wrote."""
-    path = BOOK / "bench" / "results" / f"{name}.json"
+    """Give a committed measurement, `experiments/results/<name>.json`, as the dictionary that its script wrote."""
+    path = BOOK / "experiments" / "results" / f"{name}.json"
     if not path.exists():
-        raise DataUnavailable(f"results: {path} is missing; `python -m bench.{name}` measures it")
+        raise DataUnavailable(f"results: {path} is missing; `python -m experiments.{name}` measures it")
     return json.loads(record(path).read_text(encoding="utf-8"))
 
 

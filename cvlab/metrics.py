@@ -129,25 +129,6 @@ def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = N
     }
 
 
-def mean_and_spread(values):
-    """Give the mean of repeated runs and their sample standard deviation (n − 1 in the denominator).
-
-    Args:
-        values: (..., R) numbers, one for each of R runs, such as one accuracy a seed.
-
-    Returns:
-        (mean, spread): (...) float64 each; the spread of a single run is nan.
-
-    Raises:
-        ValueError: where there is no run.
-    """
-    values = np.asarray(values, float)
-    runs = values.shape[-1] if values.ndim else 0
-    if not runs:
-        raise ValueError(f"mean_and_spread: values has shape {values.shape}, expected (..., R) with at least one run")
-    return values.mean(axis=-1), values.std(axis=-1, ddof=1) if runs > 1 else values[..., 0] * np.nan
-
-
 def pointing_game(maps, masks, tolerance: float = 0):
     """Tell for each map whether its peak lies on the object.
 

@@ -12,7 +12,7 @@ import threading
 from cvlab import run
 
 ROOT = run.book_root()
-PACKAGED = ("pyproject.toml", "README.md", "LICENSE*", "cvlab/**/*.py", "bench/results/*.json", "data/*.*")
+PACKAGED = ("pyproject.toml", "README.md", "LICENSE*", "cvlab/**/*.py", "experiments/results/*.json", "data/*.*")
 
 
 def command(*arguments, cwd, **environment):

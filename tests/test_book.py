@@ -1,9 +1,11 @@
-"""tools/book.py: what is executed, what is kept, what the committed notebooks get."""
+"""book/build.py: what is executed, what is kept, what the committed notebooks get."""
 
 import importlib.util
 import os
 import shutil
 import sys
+import threading
+import time
 
 import nbformat
 import pytest
@@ -18,12 +20,19 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 @pytest.fixture
 def book(tmp_path, monkeypatch):
-    """tools/book.py at work on a small book, where executing copies the chapter and fails on `raise`."""
-    spec = importlib.util.spec_from_file_location("book", run.book_root() / "tools" / "book.py")
+    """book/build.py at work on a small book, where executing copies the chapter and fails on `raise`."""
+    spec = importlib.util.spec_from_file_location("book", run.book_root() / "book" / "build.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(run, "book_root", lambda: tmp_path)
-    for name, path in {"ROOT": "", "STAGE": "_build/stage", "PAGES": "_build/html", "NEXT": "_build/next"}.items():
+    for name, path in {
+        "ROOT": "",
+        "STAGE": "_build/stage",
+        "PAGES": "_build/html",
+        "NEXT": "_build/next",
+        "LOCK": "_build/.lock",
+        "STATIC": "book/_static",
+    }.items():
         monkeypatch.setattr(module, name, tmp_path / path)
     (tmp_path / "chapters" / "profiles").mkdir(parents=True)
     (tmp_path / "chapters" / "profiles" / "quick.yml").write_text("{}")
@@ -249,8 +258,30 @@ def test_what_has_changed_since_it_was_executed_is_not_written_back(book, capsys
     assert run.stale("one") == "never executed with a stamp" and run.stale("two") is None
 
 
+def test_a_second_build_waits_for_the_first(book, capsys, monkeypatch):
+    at_work = []
+
+    def build(options):
+        at_work.append(options)
+        time.sleep(0.3)
+        assert len(at_work) == 1
+        at_work.pop()
+        return 0
+
+    monkeypatch.setattr(book, "build", build)
+    builds = [threading.Thread(target=book.build_alone, args=(number,)) for number in range(3)]
+    for thread in builds:
+        thread.start()
+    for thread in builds:
+        thread.join()
+    assert at_work == []
+    assert capsys.readouterr().err.count("another build is at work") == 2
+
+
 def test_the_stage_follows_the_sources(book):
     book.execute_chapters("quick")
+    (book.STATIC / "scripts").mkdir(parents=True)
+    (book.STATIC / "scripts" / "book.js").write_text("1")
     (book.ROOT / "intro.md").write_text("# Intro")
     (book.ROOT / "gone.md").write_text("# Gone")
     book.copy_sources()
@@ -258,7 +289,7 @@ def test_the_stage_follows_the_sources(book):
     (book.ROOT / "chapters" / "two.ipynb").unlink()
     book.copy_sources()
     files = {path.relative_to(book.STAGE).as_posix() for path in book.STAGE.rglob("*") if path.is_file()}
-    assert files == {"intro.md", "chapters/one.ipynb"}
+    assert files == {"intro.md", "chapters/one.ipynb", "_static/scripts/book.js"}
 
 
 def test_nothing_half_written_is_left_when_the_disk_is_full(book, monkeypatch):

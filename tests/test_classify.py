@@ -102,7 +102,7 @@ def test_alexnet_and_zfnet_differ_in_the_first_filters_alone():
 @pytest.mark.parametrize("name", STEMS)
 def test_the_trained_stems_name_the_toys_as_their_card_says(name):
     if f"weights/{name}_toybox.weights.h5" not in data.manifest():
-        pytest.skip("`python recipes/zfnet.py` has not exported these weights yet")
+        pytest.skip("`python -m experiments.weights.zfnet` has not exported these weights yet")
     card = (data.EMBEDDED / "weights" / "README.md").read_text(encoding="utf-8")
     said = float(re.search(rf"`{name}_toybox.weights.h5`.*?\| score \| (0\.\d+)", card, re.S)[1])
     test = data.load("objects", "test")

@@ -75,7 +75,7 @@ def test_the_lock_lies_within_the_ranges(python, system, machine):
     texts = [*project()["dependencies"]]
     for extra in ("cpu", "run", "lab", "test"):
         texts += project()["optional-dependencies"][extra]
-    for file in ("requirements.txt", "data/render/requirements.txt"):
+    for file in ("requirements.txt", "render/requirements.txt"):
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
         texts += [line for line in lines if line and not line.startswith(("#", "-"))]
     for requirement in filter(here, map(Requirement, texts)):
@@ -194,10 +194,10 @@ def test_code_cells_are_short(notebook):
 
 @pytest.fixture
 def bare(tmp_path):
-    """A folder with a space in its name that holds tools/environment.sh, and a PATH without Python."""
+    """A folder with a space in its name that holds book/environment.sh, and a PATH without Python."""
     clone = tmp_path / "a clone"
-    (clone / "tools").mkdir(parents=True)
-    shutil.copy(ROOT / "tools" / "environment.sh", clone / "tools")
+    (clone / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "environment.sh", clone / "book")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("sh", "dirname", "date", "tail", "grep", "touch", "mkdir", "cat", "chmod", "sleep", "cksum"):
@@ -225,7 +225,7 @@ esac"""
 
 def install(bare, python=None):
     clone, programs = bare
-    command = [clone / "tools" / "environment.sh", ".venv/stamp", "--requirement", "requirements.txt"]
+    command = [clone / "book" / "environment.sh", ".venv/stamp", "--requirement", "requirements.txt"]
     environment = {"PATH": str(programs), **({"PYTHON": python} if python else {})}
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
     complaints = [line for line in done.stderr.splitlines() if not line.startswith("install")]
@@ -367,6 +367,6 @@ def test_the_page_on_data_sets_says_what_the_package_says():
 
 
 def test_the_pages_are_published_where_colab_looks_for_their_notebooks():
-    branch = re.search(r'^BRANCH = "(.*?)"', (ROOT / "tools" / "lesson_pages.py").read_text(encoding="utf-8"), re.M)[1]
+    branch = re.search(r'^BRANCH = "(.*?)"', (ROOT / "book" / "lesson_pages.py").read_text(encoding="utf-8"), re.M)[1]
     workflow = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
     assert f"--initial-branch {branch}" in workflow and f'.git" {branch}' in workflow

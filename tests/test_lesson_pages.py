@@ -1,4 +1,4 @@
-"""tools/lesson_pages.py on a small book: figures are numbered and referred to, and each lesson says how to run it."""
+"""book/lesson_pages.py on a small book: figures are numbered and referred to, and each lesson says how to run it."""
 
 import re
 import shutil
@@ -44,8 +44,8 @@ def figure(name):
 def write_book(root, one=ONE, remote=None):
     """Write a book of two lessons, with the real book's configuration and extension, into a clone."""
     for name in ("lesson_pages.py", "pictures.py"):
-        (root / "tools").mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "tools" / name, root / "tools")
+        (root / "book").mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "book" / name, root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
     config = re.sub(r".*(offline_pages|favicon).*\n|bibtex_bibfiles.*\n|html:\n", "", config)
     config = config.replace("      - sphinxcontrib.bibtex\n", "").replace(
@@ -162,6 +162,6 @@ def test_without_a_github_origin_there_is_no_colab_and_no_host(tmp_path, remote)
      ("http://127.0.0.1:3000/o/r.git", None)],
 )  # fmt: skip
 def test_only_github_is_taken_for_github(address, found):
-    pattern = re.search(r"^GITHUB = re\.compile\(r\"(.*)\"\)$", (ROOT / "tools/lesson_pages.py").read_text(), re.M)[1]
+    pattern = re.search(r"^GITHUB = re\.compile\(r\"(.*)\"\)$", (ROOT / "book/lesson_pages.py").read_text(), re.M)[1]
     match = re.fullmatch(pattern, address)
     assert (match and match.groups()) == found

@@ -289,24 +289,6 @@ def test_label_maps_that_do_not_fit_are_named(message, arguments):
         metrics.segmentation_scores(*arguments)
 
 
-def test_mean_and_spread_by_hand():
-    assert metrics.mean_and_spread([0.6, 0.7, 0.8]) == pytest.approx((0.7, 0.1))
-    mean, spread = metrics.mean_and_spread([[1, 2, 6], [4, 4, 4]])
-    assert mean.tolist() == [3, 4]
-    assert spread == pytest.approx([math.sqrt(7), 0])
-
-
-def test_a_single_run_has_no_spread():
-    mean, spread = metrics.mean_and_spread([0.5])
-    assert mean == 0.5 and math.isnan(spread)
-
-
-@pytest.mark.parametrize("nothing", [[], 0.5, np.zeros((3, 0))])
-def test_mean_of_no_runs_is_refused(nothing):
-    with pytest.raises(ValueError, match="^mean_and_spread: values has shape"):
-        metrics.mean_and_spread(nothing)
-
-
 def one_hot_map(row, column, size=(9, 11)):
     heat = np.zeros(size, np.float32)
     heat[row, column] = 1

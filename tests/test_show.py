@@ -364,7 +364,7 @@ def test_colour_blind_readers_tell_the_colours_apart(deficiency):
 
 
 def test_the_book_has_a_style_for_every_part():
-    css = (Path(__file__).parents[1] / "_static" / "book.css").read_text(encoding="utf-8")
+    css = (Path(__file__).parents[1] / "book" / "_static" / "book.css").read_text(encoding="utf-8")
     shown = (
         show.images(TINY, ["t"] * 6, **TEXTS),
         show.table([{"a": 1}], caption="One."),
@@ -372,7 +372,7 @@ def test_the_book_has_a_style_for_every_part():
         quiz("Which?", {"this": "Yes.", "that": "No."}, "this"),
     )
     classes = {name for each in shown for tag in soup(each).find_all(class_=True) for name in tag["class"]}
-    of_pages = {"cv-run", "cv-start"}  # what tools/ and intro.md put into pages by themselves
+    of_pages = {"cv-run", "cv-start"}  # what book/ and intro.md put into pages by themselves
     assert {name for name in classes if name.startswith("cv-")} - {"cv-grid", "cv-explore"} == (
         set(re.findall(r"\.(cv-\w+)", css)) - of_pages
     )

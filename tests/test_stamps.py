@@ -65,7 +65,7 @@ def book(tmp_path):
         path = tmp_path / "cvlab" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
-    for name in ("data/toys.zip", "data/other.zip", "bench/results/boxes.json"):
+    for name in ("data/toys.zip", "data/other.zip", "experiments/results/boxes.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("content")
     notebook = new_notebook(cells=[
@@ -74,7 +74,9 @@ def book(tmp_path):
         new_code_cell(CODE, outputs=[new_output("execute_result", {"text/plain": "6"}, execution_count=2)]),
         new_code_cell("print('a\\nb')", outputs=[new_output("stream", text="a\nb\n")]),
     ])  # fmt: skip
-    opened = {name: hashlib.sha256(b"content").hexdigest() for name in ("data/toys.zip", "bench/results/boxes.json")}
+    opened = {
+        name: hashlib.sha256(b"content").hexdigest() for name in ("data/toys.zip", "experiments/results/boxes.json")
+    }
     stamp = {
         "fingerprint": stamps.dependencies(tmp_path, notebook, {}),
         "files": opened,
@@ -142,7 +144,7 @@ def test_a_lesson_stays_up_to_date_after_a_change_of(book, name, before, after):
      ("cvlab/check.py", "pass", "return"),
      ("cvlab/__init__.py", "return name", "return name + name"),
      ("data/toys.zip", "content", "contents"),
-     ("bench/results/boxes.json", "content", "contend")],
+     ("experiments/results/boxes.json", "content", "contend")],
 )  # fmt: skip
 def test_a_lesson_is_out_of_date_after_a_change_in(book, name, before, after):
     change(book, name, before, after)
@@ -335,7 +337,7 @@ def test_files_of_the_book_are_noted_as_they_are_opened_and_others_are_not(monke
     data.load("duck", "test", limit=1)
     data.imagenet_classes()
     files.record(tmp_path / "my_own.zip")
-    assert set(files.opened) == {"bench/results/boxes.json", "data/weights/resnet20_eyes.weights.h5",
+    assert set(files.opened) == {"experiments/results/boxes.json", "data/weights/resnet20_eyes.weights.h5",
                                  "data/toybox/duck.zip", "data/imagenet_classes.csv"}  # fmt: skip
     assert files.opened["data/toybox/duck.zip"] == files.manifest()["toybox/duck.zip"]["sha256"]
 
@@ -413,7 +415,7 @@ def test_elsewhere_one_line_a_lesson_is_printed(error, end):
 def clone(tmp_path):
     """A clone with this package and two chapters: a quick one, and one that doesn't end."""
     shutil.copytree(ROOT / "cvlab", tmp_path / "cvlab", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tools/book.py", "data/manifest.json", "bench/results/boxes.json"):
+    for name in ("book/build.py", "data/manifest.json", "experiments/results/boxes.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "chapters" / "profiles").mkdir(parents=True)
@@ -435,7 +437,7 @@ def wait_for(path, seconds=60):
 
 def test_ctrl_c_leaves_one_line_and_what_was_executed_with_its_stamp(clone):
     book = subprocess.Popen(
-        [sys.executable, "tools/book.py"], cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
+        [sys.executable, "book/build.py"], cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for(clone / "chapters" / "started")
@@ -453,7 +455,11 @@ def test_ctrl_c_leaves_one_line_and_what_was_executed_with_its_stamp(clone):
     assert os.listdir(stage) == ["a_quick_one.ipynb"]
     notebook = nbformat.read(stage / "a_quick_one.ipynb", as_version=4)
     stamp = stamps.read(notebook)
-    assert [len(notebook.cells), stamp["profile"], list(stamp["files"])] == [1, "quick", ["bench/results/boxes.json"]]
+    assert [len(notebook.cells), stamp["profile"], list(stamp["files"])] == [
+        1,
+        "quick",
+        ["experiments/results/boxes.json"],
+    ]
     assert stamp["versions"]["python"] == platform.python_version() and "numpy" in stamp["versions"]
     assert stamp["machine"]["architecture"] == platform.machine() and stamp["seconds"] > 0
     assert platform.node() not in json.dumps(stamp) and str(clone) not in json.dumps(stamp)

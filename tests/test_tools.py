@@ -7,10 +7,11 @@ import pytest
 
 from cvlab import run
 
-sys.path.insert(0, str(run.book_root() / "tools"))
+sys.path.insert(0, str(run.book_root() / "book"))
 
 import audit
 import check
+import renderer
 import side_environment
 
 pytestmark = pytest.mark.house
@@ -50,12 +51,30 @@ def test_what_is_out_of_date_is_compared_and_two_others(monkeypatch, capsys):
         ("cvlab/engine/memory.py", {"memory", "classify"}),
         ("tests/test_boxes.py", {"boxes"}),
         ("chapters/week4/cam.ipynb", {"house"}),
-        ("tools/environment.sh", {"house"}),
+        ("book/environment.sh", {"house"}),
     ],
 )
 def test_a_change_runs_its_own_tests_and_those_of_what_imports_it(changed, tests):
     found = {path.stem.removeprefix("test_") for path in check.tests_of([ROOT / changed])} - {"tools"}
     assert found == tests
+
+
+def test_the_renderers_tests_run_where_it_or_an_archive_has_changed(tmp_path, monkeypatch, capsys):
+    for name in ("render/render.py", "render/requirements.txt", "data/toybox/eyes.zip", "data/toybox/README.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    monkeypatch.setattr(renderer, "ROOT", tmp_path)
+    monkeypatch.setattr(renderer, "TESTED", tmp_path / "render" / "tested.sha256")
+    monkeypatch.setattr(sys, "argv", ["renderer.py"])
+    assert renderer.main() == 1  # never tested
+    monkeypatch.setattr(sys, "argv", ["renderer.py", "--passed"])
+    renderer.main()
+    monkeypatch.setattr(sys, "argv", ["renderer.py"])
+    assert renderer.main() == 0
+    (tmp_path / "data/toybox/README.md").write_text("after")
+    assert renderer.main() == 0
+    (tmp_path / "data/toybox/eyes.zip").write_text("after")
+    assert renderer.main() == 1 and "has changed" in capsys.readouterr().out
 
 
 def test_a_file_that_is_gone_runs_no_test_of_its_own():

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
-import multiprocessing
-import sys
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -386,34 +382,3 @@ def test_grounds_vary_and_look_different_from_pavement():
     )
     on_it = grounds == "pavement"
     assert np.median(colour[on_it]) < np.median(colour[~on_it])
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The renderer
-
-
-def render_again(part: str, split: str, i: int, folder: Path) -> list[tuple[np.ndarray, np.ndarray, bytes]]:
-    """Render a picture (a pair, in `eyes`) from nothing → instances, parts and the packed picture of each."""
-    sys.path.insert(0, str(DATA / "render"))
-    render, pack = importlib.import_module("render"), importlib.import_module("pack")
-    render.BUILD = folder
-    render.start()
-    shown = render.pictures(part, split, i)
-    return [(one["instances"], one["parts"], pack.webp(one["image"], pack.QUALITY[part])) for one in shown]
-
-
-@pytest.mark.parametrize(
-    ("part", "split", "i"), [("objects", "test", 7), ("eyes", "test", 4), ("pavement", "turned", 3)]
-)
-def test_rendering_again_gives_the_same_pictures(part, split, i, tmp_path):
-    if importlib.util.find_spec("mitsuba") is None:
-        pytest.skip("rendering again needs Mitsuba (pip install -r data/render/requirements.txt)")
-    stored = [masks(part, split, "instances"), masks(part, split, "parts"), pictures(part, split)]
-    # In a process of its own: with TensorFlow loaded before it, Mitsuba crashes when the process ends.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        again = pool.submit(render_again, part, split, i, tmp_path).result()
-    for k, (instances, parts, picture) in enumerate(again):
-        assert (instances == stored[0][i + k]).mean() >= 0.999
-        assert (parts == stored[1][i + k]).mean() >= 0.999
-        shown = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
-        assert np.abs(shown - stored[2][i + k]).mean() < 2

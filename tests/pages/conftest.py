@@ -59,7 +59,7 @@ def build_once(folder, limit=900):
             time.sleep(0.5)
         return complaints.read_text(encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, ROOT / "tools" / "book.py", "--committed"], capture_output=True, text=True, check=False
+        [sys.executable, ROOT / "book" / "build.py", "--committed"], capture_output=True, text=True, check=False
     )
     partial = folder / "complaints.partial"
     partial.write_text(done.stdout + done.stderr if done.returncode else "", encoding="utf-8")
