@@ -16,6 +16,7 @@ import hashlib
 import json
 import platform
 import sys
+import time
 from pathlib import Path
 
 from . import files
@@ -102,6 +103,7 @@ def report():
         "versions": {"python": platform.python_version(), **versions},
         "machine": {"architecture": platform.machine(), "processor": _processor()},
         "files": dict(sorted(files.opened.items())),
+        "cpu_seconds": round(time.process_time(), 1),
     }))  # fmt: skip
 
 

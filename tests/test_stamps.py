@@ -455,11 +455,8 @@ def test_ctrl_c_leaves_one_line_and_what_was_executed_with_its_stamp(clone):
     assert os.listdir(stage) == ["a_quick_one.ipynb"]
     notebook = nbformat.read(stage / "a_quick_one.ipynb", as_version=4)
     stamp = stamps.read(notebook)
-    assert [len(notebook.cells), stamp["profile"], list(stamp["files"])] == [
-        1,
-        "quick",
-        ["experiments/results/boxes.json"],
-    ]
+    assert [len(notebook.cells), stamp["profile"]] == [1, "quick"]
+    assert list(stamp["files"]) == ["experiments/results/boxes.json"] and stamp["cpu_seconds"] > 0
     assert stamp["versions"]["python"] == platform.python_version() and "numpy" in stamp["versions"]
     assert stamp["machine"]["architecture"] == platform.machine() and stamp["seconds"] > 0
     assert platform.node() not in json.dumps(stamp) and str(clone) not in json.dumps(stamp)
