@@ -40,6 +40,7 @@ unit: $(TEST)  ## the tests of the package's modules alone
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@$(PY) -m pytest $(NBVAL) $$($(PY) tools/audit.py --all)
+	@$(PY) -m pytest --weekly -m weekly tests/test_run.py
 
 test-all: test-lessons colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 
