@@ -341,9 +341,8 @@ def summary(claims):
         was = "claim about the book's own data was" if count == 1 else "claims about the book's own data were"
         lines.append(f"{count} {was} skipped")
     if count := claims["failed"]:
-        lines.append(
-            f"{count} {'claim does' if count == 1 else 'claims do'} not hold with these parameters: see ✗ there"
-        )
+        do = "claim does" if count == 1 else "claims do"
+        lines.append(f"{count} {do} not hold with these parameters: see ✗ there")
     return lines
 
 
@@ -371,8 +370,8 @@ def check_output(target):
             with tempfile.TemporaryFile(dir=folder):
                 pass
             if (free := shutil.disk_usage(folder).free) < ROOM:
-                raise CommandError(f"{asked}, but {folder} has {free / 2**20:.0f} MB left on its disk; make room for "
-                                   f"{ROOM / 2**20:.0f} MB, or give a place on another disk")  # fmt: skip
+                left, needed = (f"{size / 2**20:.0f} MB" for size in (free, ROOM))
+                raise CommandError(f"{asked}, but the disk of {folder} has {left} left; make room for {needed} there")
     except OSError as error:
         why = error.strerror or error
         raise CommandError(f"{asked}, which can't be written ({why}: {error.filename}); give another place") from error

@@ -211,7 +211,7 @@ def test_a_disk_without_room_is_told_before_anything_is_executed(book, capsys, m
     forbid_execution(monkeypatch)
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 2**20, 2**20))
     assert command.main(["run", "small", "-o", str(book / "small.ipynb")]) == 2
-    assert "1 MB left on its disk; make room for 64 MB" in capsys.readouterr().err
+    assert "has 1 MB left; make room for 64 MB there" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_writable_is_told_before_anything_is_executed(book, capsys, monkeypatch):
