@@ -57,8 +57,8 @@ class Claims:
     def summary(self):
         """Say at the end of a lesson how many claims were skipped; nothing where all were checked."""
         if self.skipped:
-            were = "claim about the book's own data was" if self.skipped == 1 else "claims about the book's own data were"
-            print(f"○ {self.skipped} {were} skipped")
+            claims, were = ("claim", "was") if self.skipped == 1 else ("claims", "were")
+            print(f"○ {self.skipped} {claims} about the book's own data {were} skipped")
 
 
 def exercise(name, answer, at_least=None, at_most=None, *, equals=None, digits=None, hint=""):
