@@ -338,8 +338,8 @@ def summary(claims):
     """Say what became of the text's claims in a run: a list of lines, empty where all of them hold."""
     lines = []
     if count := claims["skipped"]:
-        claims, were = ("claim", "was") if count == 1 else ("claims", "were")
-        lines.append(f"{count} {claims} about the book's own data {were} skipped")
+        noun, were = ("claim", "was") if count == 1 else ("claims", "were")
+        lines.append(f"{count} {noun} about the book's own data {were} skipped")
     if count := claims["failed"]:
         do = "claim does" if count == 1 else "claims do"
         lines.append(f"{count} {do} not hold with these parameters: see ✗ there")
