@@ -16,9 +16,14 @@ def main(arguments=None):
     one.add_argument("chapter", nargs="?", default="", help="its name, such as week1/transfer_learning")
     one.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
     one.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter"
-    )
-    one.add_argument("-o", "--output", type=Path, help="the notebook to write (default: runs/CHAPTER-PROFILE.ipynb)")
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="set a parameter; a relative path, or one with ~, is looked up from the folder that you are in",
+    )  # fmt: skip
+    one.add_argument(
+        "-o", "--output", type=Path,
+        help="the notebook to write, whose name ends in .ipynb (default: runs/CHAPTER-PROFILE.ipynb of the book); an "
+        "earlier run is replaced, any other file is not",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
@@ -26,15 +31,22 @@ def main(arguments=None):
         name = run.find_chapter(options.chapter)
         parameters = run.settings(name, options.profile, options.parameter)
         output = options.output or run.book_root() / "runs" / f"{name}-{options.profile}.ipynb"
+        output = output.expanduser()
+        written = "written in place of an earlier run to" if output.exists() else "written to"
         line = run.Progress(f"{name} ({options.profile})", run.read_notebook(name), sys.stderr)
         with line if sys.stderr.isatty() else contextlib.nullcontext() as progress:
             told = run.execute(name, output, parameters, progress)
-        print(f"{name} ({options.profile}): {told['seconds']:.0f} s, written to {output}")
+        print(f"{name} ({options.profile}): {told['seconds']:.0f} s, {written} {output}")
+        for line in run.summary(told["claims"]):
+            print(line)
     except run.CommandError as error:
         print(error, file=sys.stderr)
         return 2
     except run.ChapterFailed as error:
-        print(f"run: {error}; the notebook as far as it got is {output.with_suffix('.failed.ipynb')}", file=sys.stderr)
+        print(f"run: {error}; the notebook as far as it got is {error.notebook}", file=sys.stderr)
+        return 1
+    except run.NotWritten as error:
+        print(error, file=sys.stderr)
         return 1
     except OSError as error:
         print(f"run: {error}", file=sys.stderr)

@@ -1,8 +1,16 @@
-"""Claims of the text, asserted where they stand and printed the same on every machine; and answers to exercises."""
+"""Claims of the text, asserted where they stand and printed the same on every machine; and answers to exercises.
+
+What holds for any dataset is a `check`. What the text says about the book's own data, such as a measured accuracy, is
+a `claim`: a lesson with a `dataset` parameter makes `claim = Claims(dataset == "scenes")`, and with a reader's own data
+its claims are skipped and counted.
+"""
 
 import os
 
 import numpy as np
+
+# How many claims this kernel skipped, and how many did not hold but were only reported: for the summary of a run.
+tally = {"skipped": 0, "failed": 0}
 
 
 def check(name, value, at_least=None, at_most=None, *, equals=None, digits=None):
@@ -17,7 +25,40 @@ def check(name, value, at_least=None, at_most=None, *, equals=None, digits=None)
     good, line, found, expected = judge(name, value, at_least, at_most, equals, digits)
     if not good and os.environ.get("CVLAB_CHECKS") != "report":
         raise AssertionError(f"{name}: {found}, expected {expected}")
+    tally["failed"] += not good
     print(f"✓ {line}" if good else f"✗ {name}: {found}, expected {expected}")
+
+
+class Claims:
+    """Claims about the book's own data: checked where a lesson runs on that data, skipped and counted elsewhere.
+
+    Args: book_data: True where the lesson runs on the book's own data.
+    """
+
+    def __init__(self, book_data):
+        self.book_data, self.skipped = bool(book_data), 0
+
+    def __call__(self, name, value, at_least=None, at_most=None, *, equals=None, digits=None):
+        """Check a claim about the book's own data, or skip it.
+
+        Args: as of `check`; value may be a function without arguments, for what other data may not have.
+        """
+        if not self.book_data:
+            self.skipped += 1
+            tally["skipped"] += 1
+            return
+        check(name, value() if callable(value) else value, at_least, at_most, equals=equals, digits=digits)
+
+    def label(self):
+        """Say, where the reader's data is another, that what follows shows the book's own."""
+        if not self.book_data:
+            print("○ What follows shows the book's own data, not yours:")
+
+    def summary(self):
+        """Say at the end of a lesson how many claims were skipped; nothing where all were checked."""
+        if self.skipped:
+            claims, were = ("claim", "was") if self.skipped == 1 else ("claims", "were")
+            print(f"○ {self.skipped} {claims} about the book's own data {were} skipped")
 
 
 def exercise(name, answer, at_least=None, at_most=None, *, equals=None, digits=None, hint=""):

@@ -5,6 +5,7 @@ from that cell, from the profile (chapters/profiles/<profile>.yml) and from the 
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -13,6 +14,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import threading
 import time
 from datetime import datetime, timezone
@@ -28,6 +30,7 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+ROOM = 64 * 2**20  # bytes that an executed notebook may need, with some to spare
 CLEAR_LINE = "\r\x1b[K"  # in a terminal: back to the start of the line, and the line is empty
 
 
@@ -36,11 +39,15 @@ class CommandError(Exception):
 
 
 class ChapterFailed(Exception):
-    """A cell raised: `str()` is one line, `traceback` the end of what the kernel said."""
+    """A cell raised: `str()` is one line, `traceback` the end of what the kernel said, `notebook` the file with it."""
 
-    def __init__(self, message, traceback=""):
+    def __init__(self, message, traceback="", notebook=None):
         super().__init__(message)
-        self.traceback = traceback
+        self.traceback, self.notebook = traceback, notebook
+
+
+class NotWritten(Exception):
+    """A chapter ran, but its notebook can't be written where it was asked for; the message says where it is kept."""
 
 
 def book_root():
@@ -142,12 +149,36 @@ def settings(name, profile="quick", overrides=()):
     """
     defaults = default_parameters(read_notebook(name))
     values = {}
-    for parameter, value in [*profile_parameters(name, profile).items(), *overrides]:
+    by_profile = profile_parameters(name, profile)
+    for parameter, value in [*by_profile.items(), *overrides]:
         if parameter not in defaults:
             known = ", ".join(defaults) or "none"
             raise CommandError(f"run: {name} has no parameter {parameter!r}; its parameters are {known}")
         values[parameter] = convert(parameter, value, defaults[parameter])
+    for parameter in {parameter for parameter, _ in overrides}:
+        values[parameter] = located(parameter, values[parameter])
     return {parameter: value for parameter, value in values.items() if value != defaults[parameter]}
+
+
+def located(parameter, value):
+    """Make a path that was typed on the command line absolute, as a chapter is executed in its own folder.
+
+    The parameter `path` is a path in any case. Another one, such as `checkpoint`, is one where its value looks like a
+    path (it has a slash, a `~` or an ending) and names something that exists. `~` is the home folder.
+
+    Raises:
+        CommandError: `path` names nothing that exists.
+    """
+    if isinstance(value, (list, tuple)):
+        return type(value)(located(parameter, item) for item in value)
+    if not isinstance(value, str) or not value:
+        return value
+    place = Path(os.path.abspath(os.path.expanduser(value)))
+    if parameter == "path" and not place.exists():
+        raise CommandError(f"run: parameter path is {value!r}, and there is no {place}; give a folder or archive with "
+                           "your data, from here or as an absolute path")  # fmt: skip
+    looks_like_a_path = parameter == "path" or "/" in value or os.sep in value or "~" in value or Path(value).suffix
+    return str(place) if looks_like_a_path and place.exists() else value
 
 
 def fingerprint(name, parameters):
@@ -233,16 +264,19 @@ def execute(name, target, parameters, progress=None):
     """Execute a chapter with papermill, in its own folder, and put the notebook at `target` once all cells have run.
 
     Args:
-        target: path of the notebook to write.
+        target: path of the notebook to write; see `check_output`.
         parameters: what differs from the chapter's parameters cell.
         progress: a Progress, which is told of each cell.
 
     Returns:
         A dict of what a stamp tells of a run: `versions`, `machine`, `date` (UTC), `seconds`, `cells` (id → seconds, of
-        those that took half a second or more), and `files`, the book's that were opened (path below it → sha256).
+        those that took half a second or more), and `files`, the book's that were opened (path below it → sha256); and
+        `claims`, how many of the text's were "skipped" and how many "failed".
 
     Raises:
+        CommandError: nothing can be written at `target`; nothing was executed.
         ChapterFailed: `target` stays as it was; the notebook as far as it got lies beside it as `….failed.ipynb`.
+        NotWritten: `target` could be written before the execution, but not after it.
     """
     import nbclient.exceptions
     import nbformat
@@ -250,8 +284,10 @@ def execute(name, target, parameters, progress=None):
 
     folder = (book_root() / "chapters" / name).parent
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial, failed = target.with_suffix(".partial.ipynb"), target.with_suffix(".failed.ipynb")
+    check_output(target)
+    failed = target.with_suffix(".failed.ipynb")
+    work = Path(tempfile.mkdtemp(prefix="cvlab-run-"))  # not beside the target: its disk may be full by the end
+    partial = work / target.name
     began, outside = time.monotonic(), dict(os.environ)
     os.environ.update(KERNEL_ENVIRONMENT)
     if parameters:  # the text's claims were made for the chapter's own parameters: with others, report them only
@@ -266,20 +302,27 @@ def execute(name, target, parameters, progress=None):
             extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
         )  # fmt: skip
         executed, reported = _take_report(partial)
-        os.replace(partial, target)
+        _put(partial, target)
         failed.unlink(missing_ok=True)
     except papermill.PapermillExecutionError as error:
         _take_report(partial)
-        os.replace(partial, failed)
+        _put(partial, failed)
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
-        raise ChapterFailed(f"{name}, cell {error.cell_index + 1}: {what}", traceback) from None
+        raise ChapterFailed(f"{name}, cell {error.cell_index + 1}: {what}", traceback, failed) from None
     except nbclient.exceptions.DeadKernelError:
         _take_report(partial)
-        os.replace(partial, failed)
-        raise ChapterFailed(f"{name}: the kernel died, most likely for want of memory") from None
-    finally:
+        _put(partial, failed)
+        raise ChapterFailed(f"{name}: the kernel died, most likely for want of memory", notebook=failed) from None
+    except OSError as error:
+        why = error.strerror or error
+        raise NotWritten(f"run: {name} stopped, as {partial} can't be written ({why}); make room there") from error
+    except KeyboardInterrupt:
         partial.unlink(missing_ok=True)
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # a notebook that could not be put at its place stays
+            work.rmdir()
         os.environ.clear()
         os.environ.update(outside)
     durations = {cell.id: round(cell.metadata.papermill.duration, 1) for cell in stamps.code_cells(executed)}
@@ -289,6 +332,76 @@ def execute(name, target, parameters, progress=None):
         "seconds": round(time.monotonic() - began, 1),
         "cells": {cell: seconds for cell, seconds in durations.items() if seconds >= 0.5},
     }
+
+
+def summary(claims):
+    """Say what became of the text's claims in a run: a list of lines, empty where all of them hold."""
+    lines = []
+    if count := claims["skipped"]:
+        noun, were = ("claim", "was") if count == 1 else ("claims", "were")
+        lines.append(f"{count} {noun} about the book's own data {were} skipped")
+    if count := claims["failed"]:
+        do = "claim does" if count == 1 else "claims do"
+        lines.append(f"{count} {do} not hold with these parameters: see ✗ there")
+    return lines
+
+
+def check_output(target):
+    """Make sure, before minutes of work, that a notebook can be written at a path; make the folders above it.
+
+    A notebook that papermill executed may lie there already, and is replaced at the end.
+
+    Raises:
+        CommandError: says what is in the way, and what would do.
+    """
+    asked = f"run: output is {str(target)!r}"
+    chapters_folder = (book_root() / "chapters").resolve()
+    if target.is_dir():
+        raise CommandError(f"{asked}, which is a folder; name a notebook in it, such as {target / 'my_run.ipynb'}")
+    if target.suffix != ".ipynb":
+        raise CommandError(f"{asked}, expected a name that ends in .ipynb, such as {target.name}.ipynb")
+    if chapters_folder in target.resolve().parents:
+        raise CommandError(f"{asked}, which is among the book's own chapters; give a place outside {chapters_folder}")
+    if target.exists() and not is_executed(target):
+        raise CommandError(f"{asked}, and a file that is no earlier run lies there; give another name, or move it away")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (target.parent, Path(tempfile.gettempdir())):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            if (free := shutil.disk_usage(folder).free) < ROOM:
+                left, needed = (f"{size / 2**20:.0f} MB" for size in (free, ROOM))
+                raise CommandError(f"{asked}, but the disk of {folder} has {left} left; make room for {needed} there")
+    except OSError as error:
+        why = error.strerror or error
+        raise CommandError(f"{asked}, which can't be written ({why}: {error.filename}); give another place") from error
+
+
+def is_executed(path):
+    """Tell whether a file is a notebook that papermill has executed, as `execute` leaves it."""
+    try:
+        return "papermill" in json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def _put(executed, target):
+    """Bring an executed notebook to its place, all of it or nothing.
+
+    Raises:
+        NotWritten: says where the notebook is instead.
+    """
+    beside = target.with_suffix(".partial.ipynb")
+    try:
+        shutil.copyfile(executed, beside)
+        os.replace(beside, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        why = error.strerror or error
+        kept = f"the executed notebook is kept as {executed}"
+        raise NotWritten(f"run: {target} can't be written ({why}); {kept}") from error
+    executed.unlink()
 
 
 def _take_report(path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvlab import check as module
-from cvlab.check import check, exercise
+from cvlab.check import Claims, check, exercise
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +104,38 @@ def test_a_run_with_other_parameters_can_report_instead(capsys, monkeypatch):
     check("accuracy", 0.5, at_least=0.8)
     check("accuracy", 0.9, at_least=0.8)
     assert capsys.readouterr().out == "✗ accuracy: 0.5, expected ≥ 0.8\n✓ accuracy ≥ 0.8\n"
+
+
+def test_a_claim_about_the_books_data_is_a_check_with_that_data(capsys):
+    claim = Claims(True)
+    claim("accuracy", 0.9, at_least=0.8)
+    claim("accuracy", lambda: 0.9, 0.8, 1)
+    with pytest.raises(AssertionError, match=r"accuracy: 0\.5, expected ≥ 0\.8"):
+        claim("accuracy", 0.5, at_least=0.8)
+    claim.label()
+    claim.summary()
+    assert capsys.readouterr().out == "✓ accuracy ≥ 0.8\n✓ accuracy ≥ 0.8 and ≤ 1\n"
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "1 claim about the book's own data was"), (3, "3 claims about")])
+def test_a_claim_about_the_books_data_is_skipped_and_counted_with_other_data(capsys, count, told):
+    claim = Claims(False)
+    for _ in range(count):
+        claim("accuracy", lambda: {}["no such class"], at_least=0.8)
+    assert capsys.readouterr().out == ""
+    claim.summary()
+    assert capsys.readouterr().out.startswith(f"○ {told}")
+    claim.label()
+    assert "not yours" in capsys.readouterr().out
+
+
+def test_skipped_and_failed_claims_are_tallied_for_the_run(monkeypatch):
+    monkeypatch.setenv("CVLAB_CHECKS", "report")
+    monkeypatch.setattr(module, "tally", {"skipped": 0, "failed": 0})
+    Claims(False)("accuracy", 0.5, at_least=0.8)
+    check("accuracy", 0.5, at_least=0.8)
+    check("accuracy", 0.9, at_least=0.8)
+    assert module.tally == {"skipped": 1, "failed": 1}
 
 
 def test_an_exercise_tells_right_from_wrong_without_the_solution(capsys):

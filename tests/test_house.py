@@ -48,6 +48,30 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+# Lessons that take a reader's own data
+
+
+def takes_own_data():
+    return [p for p in chapters() if "path" in run.default_parameters(p.values[0])]
+
+
+@pytest.mark.parametrize("notebook", takes_own_data())
+def test_a_lesson_for_own_data_marks_the_claims_about_the_books_and_counts_them_at_its_end(notebook):
+    sources = [cell.source for cell in stamps.code_cells(notebook)]
+    assert sum("claim = Claims(" in source for source in sources) == 1
+    assert any(re.search(r"^ *claim\(", source, re.M) for source in sources)
+    assert sources[-1].startswith("claim.summary()\n")
+
+
+@pytest.mark.parametrize("notebook", takes_own_data())
+def test_a_lesson_for_own_data_labels_the_first_result_that_the_book_measured(notebook):
+    sources = [cell.source for cell in stamps.code_cells(notebook)]
+    for loaded in (i for i, source in enumerate(sources) if "data.results(" in source):
+        shows = re.compile(r"^(show\.\w+|explore)\(", re.M)
+        first = next(source for source in sources[loaded:] if shows.search(source))
+        assert "claim.label()" in first
+
+
 # What is installed
 
 

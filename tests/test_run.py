@@ -18,6 +18,7 @@ from cvlab import run, stamps
 
 pytestmark = pytest.mark.house
 
+EARLIER_RUN = '{"cells": [], "metadata": {"papermill": {}}, "nbformat": 4, "nbformat_minor": 5}'
 PARAMETERS = "seeds = 3\nlearning_rate = 0.1\ndataset = 'objects'\nfast = True\nsizes = (5, 20)\nlimit = None"
 
 
@@ -37,8 +38,15 @@ def book(tmp_path, monkeypatch):
     profiles.mkdir()
     (profiles / "quick.yml").write_text("week1/small: {seeds: 3}\n")
     (profiles / "full.yml").write_text("week1/small: {seeds: 10, learning_rate: 1}\n")
+    (profiles / "none.yml").write_text("")
     monkeypatch.setattr(run, "book_root", lambda: tmp_path)
     return tmp_path
+
+
+def forbid_execution(monkeypatch):
+    """Let a test fail that executes anything."""
+    papermill = pytest.importorskip("papermill")
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("executed"))
 
 
 @pytest.mark.parametrize("name", ["week1/small", "small", "chapters/week1/small.ipynb", "./chapters/week1/small.ipynb"])
@@ -70,7 +78,8 @@ def test_a_value_from_the_command_line_gets_the_parameters_type(book, parameter,
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [(["week9/none"], ["week9/none", "week1/small"]), ([], ["week1/small"]),
-     (["small", "--profile", "fast"], ["fast", "full, quick"]), (["small", "-p", "sedes", "1"], ["sedes", "seeds"]),
+     (["small", "--profile", "fast"], ["fast", "full, none, quick"]),
+     (["small", "-p", "sedes", "1"], ["sedes", "seeds"]),
      (["small", "-p", "seeds", "1.5"], ["seeds", "1.5", "int"]), (["small", "-p", "seeds", "many"], ["many", "int"]),
      (["small", "-p", "fast", "1"], ["fast", "bool"]), (["small", "-p", "sizes", "5"], ["sizes", "tuple"]),
      (["small", "-p", "seeds", "__import__('os')"], ["seeds", "int"])],
@@ -118,7 +127,7 @@ def test_an_execution_tells_what_it_ran_on_and_how_long_each_cell_took(book):
     target = book / "out" / "small.ipynb"
     told = run.execute("week1/small", target, {})
     slow = nbformat.read(target, as_version=4).cells[-2].id
-    assert set(told) == {"versions", "machine", "files", "date", "seconds", "cells"}
+    assert set(told) == {"versions", "machine", "files", "claims", "date", "seconds", "cells"}
     assert list(told["cells"]) == [slow] and 0.6 <= told["cells"][slow] < told["seconds"]
     assert told["versions"]["python"] == platform.python_version() and told["files"] == {}
 
@@ -161,21 +170,219 @@ def test_a_cell_that_raises_is_named_and_what_was_there_before_stays(book, capsy
     write_chapter(book, "1 + 1", "boxes = []\nboxes[3]")
     target = book / "out" / "small.ipynb"
     target.parent.mkdir()
-    target.write_text("good")
+    target.write_text(EARLIER_RUN)
     assert command.main(["run", "small", "-o", str(target)]) == 1
     failed = target.with_name("small.failed.ipynb")
     told = f"run: week1/small, cell 4: IndexError: list index out of range; the notebook as far as it got is {failed}\n"
     assert capsys.readouterr().err == told
     assert "boxes[3]" in failed.read_text()
-    assert target.read_text() == "good"
+    assert target.read_text() == EARLIER_RUN
     assert sorted(os.listdir(target.parent)) == ["small.failed.ipynb", "small.ipynb"]
     assert nbformat.read(target.parent / "small.failed.ipynb", as_version=4).cells
 
 
-def test_a_place_that_cannot_be_written_gets_one_line(book, capsys):
-    (book / "file").write_text("")
-    assert command.main(["run", "small", "-o", str(book / "file" / "small.ipynb")]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("folder", ["which is a folder", "folder/my_run.ipynb"]),
+        ("my_run", ["ends in .ipynb", "my_run.ipynb"]),
+        ("my_run.txt", ["ends in .ipynb"]),
+        ("mine.ipynb", ["no earlier run", "another name"]),
+        ("mine.ipynb/small.ipynb", ["can't be written", "mine.ipynb"]),
+        ("chapters/week1/small.ipynb", ["the book's own chapters"]),
+        ("chapters/week9/new.ipynb", ["the book's own chapters"]),
+        ("link.ipynb", ["the book's own chapters"]),
+    ],
+)
+def test_an_output_that_will_not_do_is_told_before_anything_is_executed(book, capsys, monkeypatch, output, told):
+    (book / "folder").mkdir()
+    (book / "mine.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    (book / "link.ipynb").symlink_to(book / "chapters" / "week1" / "small.ipynb")
+    before = {path: path.read_bytes() for path in book.rglob("*.ipynb")}
+    forbid_execution(monkeypatch)
+    assert command.main(["run", "small", "-o", str(book / output)]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert all(word in err for word in told), err
+    assert {path: path.read_bytes() for path in book.rglob("*.ipynb")} == before
+
+
+def test_a_disk_without_room_is_told_before_anything_is_executed(book, capsys, monkeypatch):
+    forbid_execution(monkeypatch)
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 2**20, 2**20))
+    assert command.main(["run", "small", "-o", str(book / "small.ipynb")]) == 2
+    assert "has 1 MB left; make room for 64 MB there" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_writable_is_told_before_anything_is_executed(book, capsys, monkeypatch):
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied", str(options["dir"]))
+
+    forbid_execution(monkeypatch)
+    monkeypatch.setattr(run.tempfile, "TemporaryFile", refuse)
+    assert command.main(["run", "small", "-o", str(book / "out" / "small.ipynb")]) == 2
+    assert f"can't be written (Permission denied: {book / 'out'})" in capsys.readouterr().err
+
+
+def test_an_earlier_run_is_replaced_and_the_line_says_so(book, capsys):
+    target = book / "small.ipynb"
+    assert command.main(["run", "small", "-o", str(target)]) == 0
+    assert f"s, written to {target}" in capsys.readouterr().out
+    assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(target)]) == 0
+    assert f"written in place of an earlier run to {target}" in capsys.readouterr().out
+    assert nbformat.read(target, as_version=4).cells[-1].outputs[0].text == "8\n"
+
+
+def test_a_result_that_cannot_be_put_at_its_place_is_kept_and_the_message_says_where(book, capsys):
+    target = book / "out" / "small.ipynb"
+    write_chapter(book, f"import os\nos.makedirs({str(target)!r})\nprint('minutes of work')")
+    assert command.main(["run", "small", "-o", str(target)]) == 1
+    err = capsys.readouterr().err
+    kept = Path(err.partition("is kept as ")[2].strip())
+    assert len(err.splitlines()) == 1 and f"{target} can't be written" in err
+    assert nbformat.read(kept, as_version=4).cells[-1].outputs[0].text == "minutes of work\n"
+    shutil.rmtree(kept.parent)
+
+
+def test_nothing_is_left_in_the_temporary_folder(book, monkeypatch, tmp_path_factory):
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setattr(run.tempfile, "tempdir", str(temporary))
+    assert command.main(["run", "small", "-o", str(book / "small.ipynb")]) == 0
+    write_chapter(book, "boxes = []\nboxes[3]")
+    assert command.main(["run", "small", "-o", str(book / "small.ipynb")]) == 1
+    assert os.listdir(temporary) == []
+
+
+# Paths on the command line.
+
+
+@pytest.fixture
+def reader(book, tmp_path_factory, monkeypatch):
+    """A chapter with paths among its parameters, and the folder of a reader, with data and weights in it."""
+    path = write_chapter(book, "print(path, checkpoint, dataset, weights, sep='|')")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "path = ''\ncheckpoint = 'toybox'\ndataset = 'scenes'\nweights = ['toybox', 'mended']"
+    nbformat.write(notebook, path)
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("data/slides", "voc", "nets"):
+        (folder / name).mkdir(parents=True)
+    (folder / "mine.weights.h5").write_bytes(b"")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder / "data"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("parameter", "given", "meant"),
+    [
+        ("path", "data/slides", "{}/data/slides"),
+        ("path", "voc", "{}/voc"),
+        ("path", "../{name}/voc", "{}/voc"),
+        ("path", "~/slides", "{}/data/slides"),
+        ("path", "{}/voc", "{}/voc"),
+        ("checkpoint", "mine.weights.h5", "{}/mine.weights.h5"),
+        ("checkpoint", "./nets", "{}/nets"),
+        ("checkpoint", "other.weights.h5", "other.weights.h5"),
+        ("dataset", "voc", "voc"),
+        ("weights", "['mine.weights.h5', 'nets']", ["{}/mine.weights.h5", "nets"]),
+    ],
+)
+def test_a_path_is_looked_up_from_the_folder_of_the_person_who_typed_it(reader, parameter, given, meant):
+    given = given.format(reader, name=reader.name)
+    meant = [m.format(reader) for m in meant] if isinstance(meant, list) else meant.format(reader)
+    assert run.settings("week1/small", "none", [(parameter, given)]) == {parameter: meant}
+
+
+def test_a_path_to_nothing_is_told_before_anything_is_executed(reader, capsys, monkeypatch):
+    forbid_execution(monkeypatch)
+    arguments = ["run", "small", "--profile", "none", "-p", "path", "data/slidse", "-o", "run.ipynb"]
+    assert command.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "'data/slidse'" in err and str(reader / "data" / "slidse") in err
+
+
+def test_the_lesson_gets_the_whole_path(reader):
+    arguments = ["run", "small", "--profile", "none", "-p", "path", "voc", "-o", "run.ipynb"]
+    assert command.main(arguments) == 0
+    printed = nbformat.read(reader / "run.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert printed.split("|")[0] == str(reader / "voc")
+
+
+# Claims about the book's own data.
+
+ABOUT_TOYS = """
+from cvlab.check import Claims, check
+claim = Claims(dataset == 'objects')
+check('sizes', sizes, equals=(5, 20))
+claim('toys', seeds, equals=7)
+claim('toys in all', lambda: {'objects': 500}[dataset], equals=500)
+claim.label()
+claim.summary()
+"""
+
+
+def test_with_other_data_claims_about_the_books_are_skipped_and_counted(book, capsys):
+    write_chapter(book, ABOUT_TOYS)
+    target = book / "mine.ipynb"
+    assert command.main(["run", "small", "-p", "dataset", "voc", "-o", str(target)]) == 0
+    printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
+    assert printed == [
+        "✓ sizes: all 2 values agree",
+        "○ What follows shows the book's own data, not yours:",
+        "○ 2 claims about the book's own data were skipped",
+    ]
+    assert capsys.readouterr().out.splitlines()[1:] == ["2 claims about the book's own data were skipped"]
+
+
+def test_with_other_parameters_claims_about_the_books_data_are_reported_and_counted(book, capsys):
+    write_chapter(book, ABOUT_TOYS)
+    target = book / "mine.ipynb"
+    assert command.main(["run", "small", "-p", "seeds", "6", "-o", str(target)]) == 0
+    printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
+    assert printed == ["✓ sizes: all 2 values agree", "✗ toys: 6, expected 7", "✓ toys in all = 500"]
+    told = capsys.readouterr().out.splitlines()[1:]
+    assert told == ["1 claim does not hold with these parameters: see ✗ there"]
+
+
+# Lessons on a reader's own data.
+
+OWN_DATA = {  # lesson: the data that it takes, and parameters for a short run
+    "week1/localization": ("voc", "one", {"steps": "40", "seeds": "1"}),
+    "week1/transfer_learning": (
+        "folder", "folder", {"input_sizes": "[32, 64]", "pictures_per_class": "[5, 10]", "seeds": "2", "steps": "5"},
+    ),
+    "week2/fine_tuning": ("voc", "several", {"steps": "{'last layer': 20, 'both heads': 10}", "without": "20"}),
+    "week2/proposals": ("voc", "several", {"limits": "[20, 10]", "steps": "40"}),
+    "week2/retinanet": ("voc", "several", {"steps": "12", "tested": "12"}),
+    "week3/evaluation": ("masks", "masks", {"steps": "30", "seeds": "1"}),
+    "week3/fcn": ("masks", "masks", {"steps": "40", "seeds": "1"}),
+    "week3/upsampling": ("voc", "several", {"steps": "10", "seeds": "1"}),
+    "week4/zfnet": ("folder", "folder", {"weights": "", "steps": "30"}),
+}  # fmt: skip
+
+
+def test_every_lesson_that_takes_a_readers_data_is_run_with_some():
+    takes = {name for name in run.chapters() if "path" in run.default_parameters(run.read_notebook(name))}
+    assert takes == {*OWN_DATA}
+
+
+@pytest.mark.weekly
+@pytest.mark.parametrize("name", OWN_DATA)
+def test_a_lesson_runs_on_a_readers_data_without_a_word_about_the_books(name, tmp_path, monkeypatch, capsys):
+    import made_up
+
+    kind, data, parameters = OWN_DATA[name]
+    made_up.write(data, tmp_path / data)
+    monkeypatch.chdir(tmp_path)
+    chosen = [word for pair in parameters.items() for word in ("-p", *pair)]
+    arguments = ["run", name, "-p", "dataset", kind, "-p", "path", data, *chosen, "-o", "mine.ipynb"]
+    assert command.main(arguments) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 and told[1].endswith("about the book's own data were skipped"), told
+    code = [cell for cell in nbformat.read("mine.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    printed = [line for cell in code for o in cell.outputs for line in o.get("text", "").splitlines()]
+    assert printed.count(f"○ {told[1]}") == 1
+    assert not [line for line in printed if line.startswith("✗")]
 
 
 def test_doctor_finds_damaged_and_missing_files(book, capsys):
