@@ -44,6 +44,7 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
                          "ImageNet's terms", "https://www.image-net.org"),
 }  # fmt: skip
 OWN = readers.KINDS
+IGNORED = ("crowd_boxes", "crowd_labels", "difficult_boxes", "difficult_labels")
 HOMES = {  # name: (address, bytes, sha256) of what can be downloaded
     "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
@@ -105,6 +106,10 @@ class Dataset:
         told = [f"{', '.join(parts)}, {_count(len(self.class_names), 'class')}"]
         told += [f"{' and '.join(ignored)} ignored in scores"] * bool(ignored)
         return "; ".join([*told, *self.notes])
+
+    def ignored(self):
+        """Give what scores ignore, by the names of `metrics.detection_scores`: {} for data that has none of it."""
+        return {key: value for key, value in self.extras.items() if key in IGNORED}
 
     def take(self, indices):
         """Give the dataset of the images at `indices`, in that order."""
