@@ -30,6 +30,7 @@ FEW = 10  # images of a class
 # Near-duplicates differ in at most so many of 64 bits, and so many of 255 grey levels on average. An image that varies
 # by less than FLAT levels looks like nothing in particular.
 NEAR_BITS, NEAR_LEVELS, FLAT = 8, 20, 2
+NEAREST = 100  # so many that agree in the most bits are looked at
 
 
 def check(path, kind=None):
@@ -58,15 +59,14 @@ def check(path, kind=None):
         print(f"data check: {error}", file=sys.stderr)
         return 2
     statuses = [_check_kind(path, each) for each in kinds]
-    return min(statuses) if 2 in statuses and min(statuses) > 0 else 1 if 2 in statuses[1:] else max(statuses)
+    return 0 if not any(statuses) else 2 if set(statuses) == {2} else 1
 
 
 def _check_kind(path, kind):
-    findings = []  # (kind of finding, message)
+    findings = {}  # (row, message), each once and in order
 
     def report(row, message):
-        if (row, str(message)) not in findings:
-            findings.append((row, str(message)))
+        findings[row, str(message)] = None
 
     try:
         store = Store(path)
@@ -120,17 +120,16 @@ def _examine(store, entry, listing):
         except DataError as error:
             report("unreadable", error)
     try:
-        image = store.image(entry.image)
+        try:
+            image = store.image(entry.image, entry.declared)
+            readers.check_boxes(store, entry, image, report)
+        except SizeError as error:  # its boxes count other pixels
+            report("size", error)
+            image = store.image(entry.image)
     except DataError as error:
         report("unreadable", error)
         return told
     told |= {"digest": hashlib.sha256(str(image.shape).encode() + image.tobytes()).digest(), **_looks(image)}
-    try:
-        if entry.declared:
-            store.image(entry.image, entry.declared)
-        readers.check_boxes(store, entry, image, report)
-    except SizeError as error:  # its boxes count other pixels
-        report("size", error)
     if mask is not None:
         readers.check_map(store, entry, image, mask, listing.mask_names, report)
     return told
@@ -165,11 +164,11 @@ def _near_duplicates(images):
         bits, levels = (np.array([image[key] for image in others], np.float32) for key in ("bits", "levels"))
         for image in ours:
             differing = (64 - bits @ image["bits"]) / 2
-            close = np.abs(levels - image["levels"]).mean(1) <= NEAR_LEVELS
-            close &= np.array([image["digest"] != other["digest"] for other in others])
-            best = int(np.where(close, differing, np.inf).argmin())
-            if close[best] and differing[best] <= NEAR_BITS:
-                yield f"{_place(image)} resembles {_place(others[best])}"
+            near = [k for k in np.argsort(differing, kind="stable")[:NEAREST] if differing[k] <= NEAR_BITS]
+            near = [k for k in near if np.abs(levels[k] - image["levels"]).mean() <= NEAR_LEVELS]
+            near = [k for k in near if others[k]["digest"] != image["digest"]]  # those are duplicates
+            if near:
+                yield f"{_place(image)} resembles {_place(others[near[0]])}"
 
 
 def _place(image):
@@ -199,7 +198,7 @@ def _print(path, kind, listing, images, findings):
     for row, name in ROWS.items():
         for message in (message for each, message in findings if each == row):
             print(f"{name}: {message}")
-    for note in listing.notes:
-        if not note.startswith(readers.UNLABELLED):
-            print(note)
+    for reason, files in listing.notes:
+        for file in files:
+            print(f"{reason}: {file}")
     print("nothing is wrong" if not findings else f"{len(findings):,} finding{'s' * (len(findings) > 1)}")

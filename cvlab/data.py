@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import tarfile
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -390,6 +391,7 @@ READERS = {"toybox": _toybox, "cifar_binary": _cifar_binary, "mnist": _mnist, "i
 
 
 def _only(data, classes):
+    classes = [unicodedata.normalize("NFC", name) for name in classes]
     unknown = [c for c in classes if c not in data.class_names]
     if unknown:
         raise ValueError(f"load: classes={unknown[0]!r} is not a class of {data.name}: {', '.join(data.class_names)}")

@@ -32,7 +32,6 @@ CROWD, DIFFICULT = "crowd", "difficult"  # what scores ignore; None for an objec
 IMAGE_FOLDERS = ("images", "jpegimages")  # of Pascal VOC
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "unspecified")
 SMALL = 100_000_000  # bytes: up to here, the classes of the other splits' COCO files are compared too
-UNLABELLED = "passed over, as nothing is annotated for them"
 
 
 class NoSplit(DataError):
@@ -62,13 +61,20 @@ class Entry:
 
 @dataclasses.dataclass
 class Listing:
-    """What a store holds: its images, its classes in order of the label, and notes on what was passed over."""
+    """What a store holds.
+
+    Attributes:
+        entries: its images, one Entry each.
+        class_names, mask_names: in order of the label.
+        notes: (why files were passed over, which) each.
+        bare: images that nothing is annotated for.
+    """
 
     entries: list
     class_names: tuple
     mask_names: tuple = ()
     notes: list = dataclasses.field(default_factory=list)
-    bare: list = dataclasses.field(default_factory=list)  # images that nothing is annotated for
+    bare: list = dataclasses.field(default_factory=list)
 
 
 def read(kind, store, split, limit=None, choose=None):
@@ -98,7 +104,9 @@ def read(kind, store, split, limit=None, choose=None):
     if not entries:
         raise fault(f"{store.path}: no images for split {split!r}; expected {KINDS[kind]}", NoSplit)
     images = store.images([entry.image for entry in entries], [entry.declared for entry in entries])
-    columns = {"images": images, "class_names": listing.class_names, "notes": tuple(listing.notes)}
+    bare = [("passed over, as nothing is annotated for them", listing.bare)] if listing.bare else []
+    notes = tuple(f"{reason}: {_some(files)}" for reason, files in listing.notes + bare)
+    columns = {"images": images, "class_names": listing.class_names, "notes": notes}
     if kind == "folder":
         number = {name: label for label, name in enumerate(listing.class_names)}
         return columns | {"labels": np.array([number[entry.label] for entry in entries], np.int64)}
@@ -201,11 +209,12 @@ def scan_folder(store, wanted, report):
             report("missing", f"{store.where(file)} lies in no class folder; expected {KINDS['folder']}")
     names = _distinct(sorted({entry.label for entry in entries}), store.path, report)
     notes = _passed_over(store, store.names)
-    notes += [f"passed over, as it belongs to no split: {place} ({_count(n, 'image')})" for place, n in apart.items()]
+    if apart:
+        notes.append(("passed over, as they belong to no split", [f"{place} ({n:,})" for place, n in apart.items()]))
     for folder in store.folders:
         split, label = canonical(folder.split("/")[0]) if divided else wanted, folder.split("/")[-1]
         if folder.count("/") == depth and label not in names and split in (*known, None):
-            notes.append(f"passed over, as it holds no image: {folder}/")
+            notes.append(("passed over, as it holds no image", [f"{folder}/"]))
     return Listing(entries, names, notes=notes)
 
 
@@ -264,10 +273,9 @@ def scan_voc(store, wanted, report, choose=None):
         report("missing", f"{store.path}: no annotation has an object, from {[*notes.values()][0]} on; annotate some")
     names = _distinct(sorted(class_names), store.path, report)
     stems = {name.rsplit("/", 1)[-1] for name in notes}
-    if bare := [file for file in images if _stem(file.rsplit("/", 1)[-1]) not in stems and file not in taken]:
-        remarks.append(f"{UNLABELLED}: {_some(bare)}")
-    return Listing(entries, names, notes=remarks + _passed_over(store, [f for f in store.names if not f.endswith(
-        (".xml", ".txt"))]), bare=bare)  # fmt: skip
+    bare = [file for file in images if _stem(file.rsplit("/", 1)[-1]) not in stems and file not in taken]
+    others = [file for file in store.names if not file.lower().endswith((".xml", ".txt"))]
+    return Listing(entries, names, notes=remarks + _passed_over(store, others), bare=bare)
 
 
 def _looks_like_voc(store):
@@ -290,8 +298,8 @@ def _voc_splits(store, notes, report, choose):
         else:
             lists[name] = file, _voc_list(store, file, notes, report)
     if not lists and others:
-        raise fault(f"{store.where(others[0])} is a list, but there is neither train.txt, val.txt, test.txt nor "
-                    "trainval.txt beside it; add these, or take the folder out")  # fmt: skip
+        report("other", f"{store.where(others[0])} is a list, but there is neither train.txt, val.txt, test.txt nor "
+                        "trainval.txt beside it; add these, or take the folder out")  # fmt: skip
     if not lists:
         return {name: drawn(name) for name in notes}, []
     for one, other in itertools.combinations([split for split in SPLITS if split in lists], 2):
@@ -303,7 +311,7 @@ def _voc_splits(store, notes, report, choose):
     for name in lists.get("trainval", (None, []))[1]:
         split_of.setdefault(name, missing[0] if len(missing) == 1 else "val" if drawn(name) == "val" else "train")
     unlisted = [name for name in notes if name not in split_of]
-    return split_of, [f"passed over, as no list names them: {_some(unlisted)}"] if unlisted else []
+    return split_of, [("passed over, as no list names them", [notes[n] for n in unlisted])] if unlisted else []
 
 
 def _voc_list(store, file, notes, report):
@@ -451,9 +459,8 @@ def scan_coco(store, wanted, report):
             report("other", f"{store.where(first)} numbers the classes {_some([*names[first].values()])}, but {other} "
                             f"{_some([*names[other].values()])}; give all splits the same categories")  # fmt: skip
     class_names = _distinct([*names[first].values()], store.where(first), report)
-    notes = _passed_over(store, [])
     bare = [file for file in _images(store) if file not in taken] if wanted is None else []
-    return Listing(entries, class_names, notes=notes + [f"{UNLABELLED}: {_some(bare)}"] * bool(bare), bare=bare)
+    return Listing(entries, class_names, notes=_passed_over(store, []), bare=bare)
 
 
 def _coco_files(store):
@@ -619,7 +626,7 @@ def scan_masks(store, wanted, report):
     for key in maps:
         if key not in images and (not divided or wanted in (None, canonical(key[0]))):
             report("missing", f"{store.where(maps[key][0])} is a label map of no image; add the image, or take it out")
-    remarks = [f"passed over, as they lie in neither images nor labels: {_some(apart)}"] if apart else []
+    remarks = [("passed over, as they lie in neither images nor labels", apart)] if apart else []
     texts = [name for name in store.names if name != "classes.txt"]
     return Listing(entries, names[:-1] if names[-1] == "void" else names, names, remarks + _passed_over(store, texts))
 
@@ -652,11 +659,13 @@ def _mask_names(store, report):
     if not names:
         raise fault(f"{store.path}: no classes.txt with a class a line; expected {KINDS['masks']}")
     if "" in names:
-        raise fault(f"{store.where('classes.txt')}: line {names.index('') + 1} is empty, but lines number the classes; "
-                    "name a class in it, or take it out")  # fmt: skip
+        report("other", f"{store.where('classes.txt')}: line {names.index('') + 1} is empty, but lines number the "
+                        "classes; name a class in it, or take it out")  # fmt: skip
     names = _distinct(names, store.where("classes.txt"), report)
     if "void" in names[:-1]:
-        raise fault(f"{store.path}: classes.txt has void in line {names.index('void') + 1}, expected in the last")
+        report(
+            "other", f"{store.where('classes.txt')} has void in line {names.index('void') + 1}, expected in the last"
+        )
     return names
 
 
@@ -685,10 +694,11 @@ def _images(store):
 
 
 def _passed_over(store, files):
-    """Say which hidden files, and which of these, were not read."""
+    """List the hidden files, and those of `files` that are no images, with the reason for not reading them."""
     images = set(_images(store))
     texts = [file for file in files if file not in images]
-    return [f"passed over: {_some(some)}" for some in (store.hidden, texts) if some]
+    lists = (("passed over, as hidden or metadata", store.hidden), ("passed over, as no images", texts))
+    return [(reason, some) for reason, some in lists if some]
 
 
 def _distinct(names, where, report):
@@ -757,8 +767,3 @@ def _some(items):
     """Name some of a list's items, and say how many there are."""
     names = ", ".join(str(item) for item in items[:3])
     return names if len(items) <= 3 else f"{names} … ({len(items):,})"
-
-
-def _count(number, noun):
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{number:,} {noun if number == 1 else plural}"
