@@ -155,7 +155,8 @@ def _duplicates(images):
 
 def _near_duplicates(images):
     """Tell for each image which one of another split it resembles most, if any does."""
-    order = {split: place for place, split in enumerate(dict.fromkeys(image["split"] for image in images))}
+    splits = dict.fromkeys([*readers.SPLITS, *(image["split"] for image in images)])
+    order = {split: place for place, split in enumerate(splits)}
     for split in order:
         ours = [image for image in images if image["split"] == split]
         others = [image for image in images if order[image["split"]] < order[split]]
