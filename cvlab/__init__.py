@@ -4,6 +4,7 @@ import importlib
 
 __version__ = "1.0.0"
 __all__ = [
+    "audit",
     "backend",
     "boxes",
     "check",
@@ -17,12 +18,14 @@ __all__ = [
     "networks",
     "page",
     "propose",
+    "readers",
     "requirements",
     "retinanet",
     "run",
     "segment",
     "show",
     "stamps",
+    "stores",
 ]
 
 

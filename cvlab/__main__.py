@@ -1,4 +1,4 @@
-"""`python -m cvlab doctor` and `python -m cvlab run CHAPTER`."""
+"""`python -m cvlab doctor`, `python -m cvlab run CHAPTER` and `python -m cvlab data check PATH`."""
 
 import argparse
 import contextlib
@@ -24,10 +24,18 @@ def main(arguments=None):
         help="the notebook to write, whose name ends in .ipynb (default: runs/CHAPTER-PROFILE.ipynb of the book); an "
         "earlier run is replaced, any other file is not",
     )  # fmt: skip
+    own = commands.add_parser("data", help="see what is wrong with data of your own")
+    own = own.add_subparsers(dest="action", required=True, metavar="check").add_parser("check", help="list all faults")
+    own.add_argument("path", help="a folder or zip archive: images in class folders, Pascal VOC, COCO or label maps")
+    own.add_argument("--kind", choices=("folder", "voc", "coco", "masks"), help="what it is (default: recognized)")
     options = parser.parse_args(arguments)
     try:
         if options.command == "doctor":
             return 0 if run.doctor() else 1
+        if options.command == "data":
+            from cvlab import audit
+
+            return audit.check(options.path, options.kind)
         name = run.find_chapter(options.chapter)
         parameters = run.settings(name, options.profile, options.parameter)
         output = options.output or run.book_root() / "runs" / f"{name}-{options.profile}.ipynb"

@@ -1,5 +1,6 @@
 """Scores: how good are boxes, label maps and heat maps, and how far do repeated runs spread?"""
 
+import collections
 import contextlib
 import io
 import math
@@ -10,7 +11,20 @@ import numpy as np
 from .boxes import convert
 
 
-def detection_scores(true_boxes, true_labels, boxes, labels, scores, class_names=None, max_boxes: int = 100) -> dict:
+def detection_scores(
+    true_boxes,
+    true_labels,
+    boxes,
+    labels,
+    scores,
+    class_names=None,
+    max_boxes: int = 100,
+    *,
+    crowd_boxes=None,
+    crowd_labels=None,
+    difficult_boxes=None,
+    difficult_labels=None,
+) -> dict:
     """Score detections by the rules of COCO, with COCO's own evaluator.
 
     Every argument holds one entry an image, in the same order; an image without boxes has empty entries. By the rules,
@@ -24,6 +38,10 @@ def detection_scores(true_boxes, true_labels, boxes, labels, scores, class_names
         scores: for each image (D,) float, higher where the detector is surer.
         class_names: names of the classes by label, as keys of the result; None for the labels themselves.
         max_boxes: how many of the best detections count, an image and class.
+        crowd_boxes, crowd_labels: as true_boxes and true_labels, or None: regions with many objects. A detection of the
+            class that lies in one, by at least the IoU threshold of its own area, is neither right nor wrong.
+        difficult_boxes, difficult_labels: likewise, objects that need not be found. A detection that reaches the IoU
+            threshold with one, and matches no object that counts, is neither right nor wrong.
 
     Returns:
         A dict of floats in [0, 1]: `"AP"`, the mean of the average precision over the IoU thresholds 0.50, 0.55 … 0.95
@@ -33,7 +51,8 @@ def detection_scores(true_boxes, true_labels, boxes, labels, scores, class_names
     Raises:
         ValueError: for arguments that do not fit each other, bad boxes, labels outside the classes, or NaN scores.
 
-    Source: Lin et al., "Microsoft COCO", ECCV 2014; pycocotools.
+    Source: Lin et al., "Microsoft COCO", ECCV 2014; pycocotools. Difficult objects: Everingham et al., "The PASCAL
+        Visual Object Classes Challenge", IJCV 2010.
     """
     lengths = [len(entries) for entries in (true_boxes, true_labels, boxes, labels, scores)]
     if len(set(lengths)) > 1:
@@ -43,8 +62,21 @@ def detection_scores(true_boxes, true_labels, boxes, labels, scores, class_names
         )
     truth = _annotations("true_boxes", true_boxes, "true_labels", true_labels, class_names)
     found = _annotations("boxes", boxes, "labels", labels, class_names, scores)
+    crowds, difficult = (
+        _ignored(kind, kind_boxes, kind_labels, len(true_boxes), class_names)
+        for kind, kind_boxes, kind_labels in (
+            ("crowd", crowd_boxes, crowd_labels),
+            ("difficult", difficult_boxes, difficult_labels),
+        )
+    )
     classes = sorted({annotation["category_id"] for annotation in truth + found})
     classes = classes if class_names is None else range(len(class_names))
+    truth += [annotation | {"iscrowd": 1} for annotation in crowds]
+    # The evaluator ignores objects outside its range of areas, but lets each match once: one for each detection.
+    rivals = collections.Counter((annotation["image_id"], annotation["category_id"]) for annotation in found)
+    for annotation in difficult:
+        truth += [annotation | {"area": -1}] * rivals[annotation["image_id"], annotation["category_id"]]
+    truth = [annotation | {"id": number} for number, annotation in enumerate(truth, 1)]
 
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -270,6 +302,17 @@ def _maps_and_masks(maps, masks, where):
     if np.isnan(maps).any():
         raise ValueError(f"{where}: maps hold NaN")
     return maps, masks
+
+
+def _ignored(kind, boxes, labels, count, class_names):
+    """Turn what detection_scores ignores into COCO's annotations, after checking that there is an entry an image."""
+    if boxes is None and labels is None:
+        return []
+    if boxes is None or labels is None or not len(boxes) == len(labels) == count:
+        given = " and ".join("None" if each is None else f"{len(each)}" for each in (boxes, labels))
+        raise ValueError(f"detection_scores: {kind}_boxes and {kind}_labels hold {given} entries, expected {count} "
+                         "each, one an image, or None for both")  # fmt: skip
+    return _annotations(f"{kind}_boxes", boxes, f"{kind}_labels", labels, class_names)
 
 
 def _annotations(boxes_name, boxes, labels_name, labels, class_names, scores=None):

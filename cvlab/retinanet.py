@@ -500,12 +500,12 @@ def _batch(config, images):
     return np.stack([i if i.shape[:2] == side else cv2.resize(np.asarray(i), side) for i in images])
 
 
-def scores(found, true_boxes, labels, class_names):
-    """Score detections as from `detect`, by the rules of COCO. See `metrics.detection_scores`."""
+def scores(found, true_boxes, labels, class_names, **ignored):
+    """Score detections as from `detect`, by the rules of COCO. See `metrics.detection_scores`, also for `ignored`."""
     from cvlab import metrics
 
     columns = ([each[key] for each in found] for key in ("boxes", "labels", "scores"))
-    return metrics.detection_scores(true_boxes, labels, *columns, class_names)
+    return metrics.detection_scores(true_boxes, labels, *columns, class_names, **ignored)
 
 
 def weights(model):

@@ -1,4 +1,4 @@
-"""Data sets: what is loaded is what lies in the archive, and what is wrong is said in one line."""
+"""Datasets: what is loaded is what lies in the archive, and what is wrong is said in one line."""
 
 import hashlib
 import http.server
@@ -63,10 +63,11 @@ def test_masks_lie_in_their_boxes_and_parts_in_their_masks():
         assert not (parts[mask == 0]).any()
 
 
-def test_resizing_halves_the_boxes_and_keeps_masks_whole_numbers():
+def test_resizing_halves_the_boxes_and_gives_each_pixel_the_label_that_covers_most_of_it():
     full, half = data.load("objects", "val", limit=5), data.load("objects", "val", limit=5, size=48)
     np.testing.assert_allclose(half.boxes, full.boxes / 2)
-    np.testing.assert_array_equal(half.masks, full.masks[:, ::2, ::2])
+    np.testing.assert_array_equal(half.masks, full.masks.reshape(5, 48, 2, 48, 2).mean((2, 4)) > 0.5)
+    assert half.masks.dtype == half.parts.dtype == np.uint8
     blocks = full.images.reshape(5, 48, 2, 48, 2, 3).mean((2, 4))
     assert np.abs(half.images - blocks).max() <= 1  # area resizing is the mean of 2×2 pixels
 
@@ -159,8 +160,8 @@ def test_voc_box_outside_its_picture_is_named(tmp_path, box):
         data.load("voc", "train", path=voc_folder(tmp_path, box))
 
 
-def test_voc_annotation_without_its_picture_is_named(tmp_path):
-    with pytest.raises(data.DataError, match=r"annotations/one\.xml has no picture one"):
+def test_voc_annotation_without_its_image_is_named(tmp_path):
+    with pytest.raises(data.DataError, match=r"annotations/one\.xml has no image one"):
         data.load("voc", "train", path=voc_folder(tmp_path, (1, 1, 5, 5), picture=False))
 
 
@@ -170,8 +171,8 @@ OBJECT = "<object><name>duck</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</
 @pytest.mark.parametrize(
     ("objects", "said"),
     [
-        ("", r"the annotation annotations/one\.xml is empty: it holds no object"),
-        (OBJECT.replace("duck", " "), "is empty: an object of it has no name"),
+        ("", r"no annotation has an object, from annotations/one\.xml on"),
+        (OBJECT.replace("duck", " "), r"an object of annotations/one\.xml has no name"),
         (
             OBJECT.replace("<xmax>5</xmax>", ""),
             r"an object of annotations/one\.xml lacks one of bndbox's xmin, ymin, xmax",
@@ -197,7 +198,7 @@ def test_voc_boxes_that_count_from_zero_are_kept_and_classes_have_one_number_in_
     np.testing.assert_array_equal(train.boxes[0], [[0, 0, 40, 30]])
     assert train.class_names == val.class_names == ("cat", "duck")
     assert (train.labels[0].tolist(), val.labels[0].tolist()) == ([1], [0])
-    with pytest.raises(data.DataError, match="no annotations for split 'test'"):
+    with pytest.raises(data.DataError, match="no images for split 'test'"):
         data.load("voc", "test", path=tmp_path)
 
 
@@ -299,7 +300,11 @@ def test_label_maps_without_splits_are_divided_by_name(tmp_path):
     ("mask", "names", "said"),
     [
         (None, "road\nvoid", r"no label map train/labels/one\.png for train/images/one\.jpg"),
-        (np.zeros((6, 9), np.uint8), "road\nvoid", r"labels/one\.png has 9×6 pixels, its picture 8×6"),
+        (
+            np.zeros((6, 9), np.uint8),
+            "road\nvoid",
+            r"labels/one\.png has 9×6 pixels, its image train/images/one.jpg 8×6",
+        ),
         (np.full((6, 8), 255, np.uint8), "road\nvoid", r"labels/one\.png holds 255, expected 0…1, as .* has 2 lines"),
         (np.zeros((6, 8, 3), np.uint8), "road\nvoid", r"labels/one\.png is in colours, expected the number of a class"),
         (np.zeros((6, 8), np.uint8), "void\nroad", "has void in line 1, expected in the last"),
@@ -315,7 +320,7 @@ def test_what_is_wrong_in_a_folder_of_label_maps_is_named(tmp_path, mask, names,
 
 def test_a_split_without_label_maps_is_named(tmp_path):
     masks_folder(tmp_path, np.zeros((6, 8), np.uint8))
-    with pytest.raises(data.DataError, match="no pictures for split 'test'; expected label maps"):
+    with pytest.raises(data.DataError, match="no images for split 'test'; expected label maps"):
         data.load("masks", "test", path=tmp_path)
 
 
@@ -323,16 +328,17 @@ def test_camvid_has_a_test_split_where_its_archive_has_it(monkeypatch, tmp_path)
     monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
     masks_folder(tmp_path / "camvid", np.ones((6, 8), np.uint8), place="test/{}/one")
     assert data.load("camvid", "test").masks.tolist() == [[[1] * 8] * 6]
-    with pytest.raises(data.DataError, match="no pictures for split 'val'"):
+    with pytest.raises(data.DataError, match="no images for split 'val'"):
         data.load("camvid", "val")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("objets", "train"), "'objets' is not a data set; there are objects, scenes"),
+        (("objets", "train"), "'objets' is not a dataset; there are objects, scenes"),
         (("objects", "dev"), "no split 'dev'; it has train, val, test"),
         (("folder", "train"), "needs path="),
+        (("voc", "train"), "needs path=..., Pascal VOC"),
     ],
 )
 def test_an_unknown_name_or_split_is_answered_with_those_that_are(arguments, said):
@@ -345,6 +351,8 @@ def test_an_unknown_class_or_size_is_named():
         data.load("objects", "val", classes=["zebra"])
     with pytest.raises(ValueError, match="size='32'"):
         data.load("objects", "val", size="32")
+    with pytest.raises(ValueError, match="limit='5', expected a number of images"):
+        data.load("objects", "val", limit="5")
 
 
 def test_classes_keeps_those_pictures_and_numbers_them_in_the_order_given():
@@ -670,6 +678,40 @@ def test_splits_are_the_data_sets_own_or_a_tenth_of_train_set_apart(tmp_path):
     assert [(d.split, len(d)) for d in (train, val, test)] == [("train", 27), ("val", 3), ("test", 4)]
     shades = np.concatenate([train.images, val.images])[:, 0, 0, 0]
     assert sorted(shades.tolist()) == list(range(30))
+
+
+def test_masks_instances_and_parts_still_agree_after_resizing():
+    part = data.load("scenes", "val", limit=10, size=70)
+    assert ((part.masks >= 2) == (part.instances > 0)).all() and not part.parts[part.instances == 0].any()
+    for labels, instances, masks in zip(part.labels, part.instances, part.masks, strict=True):
+        assert all((masks[instances == k] == label + 2).all() for k, label in enumerate(labels, 1))
+
+
+def test_the_books_archives_have_none_of_what_scores_ignore_and_say_what_they_hold():
+    part = data.load("scenes", "val", limit=3)
+    assert part.ignored() == {} and part.notes == ()
+    assert repr(part).startswith("Dataset('scenes', 'val': 160×160, 3 images, ") and repr(part).endswith("9 classes)")
+
+
+def test_photographs_that_imagenet_has_no_class_for_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    (tmp_path / "imagenet_samples/images").mkdir(parents=True)
+    (tmp_path / "imagenet_samples/images/holiday.png").write_bytes(png(shades(1)[0]))
+    with pytest.raises(data.DataError, match=r"images/holiday\.png is not named as <wnid>_<name>"):
+        data.load("imagenet_samples")
+
+
+def test_an_annotation_without_a_number_among_the_raccoons_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    voc_folder(tmp_path / "raccoon", (1, 1, 5, 5))
+    with pytest.raises(data.DataError, match="the annotation one is not named as raccoon-1"):
+        data.load("raccoon", "train")
+
+
+def test_an_archive_that_is_not_cifar_10_is_named(tmp_path):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"no archive")
+    with pytest.raises(data.DataError, match=r"cifar-10-binary\.tar\.gz is not CIFAR-10's binary archive"):
+        data.READERS["cifar_binary"](tmp_path / "cifar-10-binary.tar.gz", "cifar10", "test", None)
 
 
 def test_splits_pass_errors_on_that_have_nothing_to_do_with_val():

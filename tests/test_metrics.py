@@ -148,6 +148,44 @@ def test_arrays_and_lists_score_the_same_and_nothing_is_printed():
     assert not said.getvalue()
 
 
+def ignoring(found, **ignored):
+    """Score one image with object A of class 0, and what is ignored."""
+    ignored = {f"{kind}_{part}": [[each[k] for each in entries]] for kind, entries in ignored.items()
+               for k, part in enumerate(("boxes", "labels"))}  # fmt: skip
+    return scores_of([[(A, 0)]], [found], **ignored)["AP50"]
+
+
+REGION, INSIDE, BESIDE = [200, 0, 300, 100], [210, 10, 230, 30], [290, 0, 330, 100]
+
+
+def test_detections_in_a_crowd_region_are_neither_right_nor_wrong_however_many_and_small():
+    found = [(INSIDE, 0, 0.9), (REGION, 0, 0.8), (A, 0, 0.7)]
+    assert ignoring(found) == pytest.approx(1 / 3, abs=1e-3)
+    assert ignoring(found, crowd=[(REGION, 0)]) == pytest.approx(1)
+    assert ignoring([(BESIDE, 0, 0.9), (A, 0, 0.7)], crowd=[(REGION, 0)]) == pytest.approx(0.5)  # a quarter lies in it
+
+
+def test_detections_of_a_difficult_object_are_neither_right_nor_wrong_but_a_part_of_it_is_wrong():
+    found = [(B, 0, 0.95), (B, 0, 0.9), (A, 0, 0.7)]
+    assert ignoring(found, difficult=[(B, 0)]) == pytest.approx(1)
+    assert ignoring([(INSIDE, 0, 0.9), (A, 0, 0.7)], difficult=[(B, 0)]) == pytest.approx(0.5)
+
+
+def test_what_is_ignored_is_of_one_class_and_need_not_be_found():
+    assert ignoring([(A, 0, 0.5)], crowd=[(REGION, 0)], difficult=[(B, 0)]) == pytest.approx(1)
+    result = scores_of([[(A, 0)]], [[(A, 0, 0.5), (B, 1, 0.9)]], difficult_boxes=[[B]], difficult_labels=[[0]])
+    assert result["AP50"] == pytest.approx(1) and math.isnan(result["AP50_by_class"][1])  # no object of class 1
+    assert ignoring([(A, 0, 0.5)], difficult=[(A, 0)]) == pytest.approx(1)  # what counts comes first
+
+
+@pytest.mark.parametrize("given", [{"crowd_boxes": [[]]}, {"difficult_boxes": [[], []], "difficult_labels": [[], []]}])
+def test_what_is_ignored_has_an_entry_an_image(given):
+    with pytest.raises(
+        ValueError, match="^detection_scores: (crowd|difficult)_boxes and .* hold .* entries, expected 1"
+    ):
+        scores_of([[(A, 0)]], [[(A, 0, 0.5)]], **given)
+
+
 @pytest.mark.parametrize(
     ("message", "arguments"),
     [
