@@ -214,7 +214,7 @@ def probabilities(model, images, batch_size=16):
     scores = _outputs("probabilities", network, network.checked(images, None, "probabilities")[0], batch_size)
     if network.sealed:
         return np.exp(scores) if network.sealed == "logarithms" else scores
-    if network.squash == "sigmoid" or network.is_two_sided:
+    if network.squash in ("sigmoid", "logsigmoid") or network.is_two_sided:
         return ops.convert_to_numpy(ops.sigmoid(scores))
     return ops.convert_to_numpy(ops.softmax(scores, axis=-1))
 
@@ -420,7 +420,7 @@ def _chosen(logits, classes):
 
 def _score(logits, classes):
     """Sum the chosen logits of all pictures; none depends on another picture. NaN where any logit is not finite."""
-    return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1]))
+    return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1], dtype="float32"))
 
 
 def _heatmaps(where, network, plan, function, images, classes, batch_size, raw):

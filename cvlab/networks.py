@@ -14,7 +14,8 @@ from keras import layers, ops
 
 from . import backend, classify
 
-SQUASHING = {"softmax": ops.softmax, "sigmoid": ops.sigmoid, "logsoftmax": ops.log_softmax}
+SQUASHING = {"softmax": ops.softmax, "logsoftmax": ops.log_softmax, "sigmoid": ops.sigmoid,
+             "logsigmoid": ops.log_sigmoid}  # fmt: skip
 RECTIFIERS = {"relu": ops.relu, "relu6": ops.relu6}
 ACTIVATIONS = {"linear": lambda x: x} | RECTIFIERS | SQUASHING
 GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
@@ -164,7 +165,7 @@ class Network:
     @property
     def is_two_sided(self):
         """Whether the one score speaks for a class, 0, and against another, 1."""
-        return self.shapes[self.output][-1] == 1 and self.squash in (None, "sigmoid")
+        return self.shapes[self.output][-1] == 1 and self.squash in (None, "sigmoid", "logsigmoid")
 
     def _squash(self):
         """Name the softmax or sigmoid at the end that can be left out, as it is the last step or its activation."""
@@ -175,26 +176,22 @@ class Network:
     def _squashed_within(self):
         """Say whether the scores are "probabilities" or "logarithms" of some, although no softmax or sigmoid was seen.
 
-        A few random tensors, up to large ones, go through the last activation, the last layer or the whole model. None
-        for scores that look like neither.
+        A few random tensors, up to large ones, go through the last activation or layer, and through the whole model.
+        None for scores that look like neither.
         """
         step, model = self.last, self.functional()
         if step.is_weighted and step.activation in ("linear", *RECTIFIERS):
             return None
+        trials = [(lambda x: model(x, training=False), self.shapes[0])]
         if step.is_weighted:
-            function, shape = step.layer.activation, step.shapes[-1]
+            trials = [(step.layer.activation, step.shapes[-1])]
         elif len(step.parents) == 1:
-            function, shape = step.alone, step.shapes[0]
-        else:
-            function, shape = (lambda x: model(x, training=False)), self.shapes[0]
-        given = results(function, random_tensors([side or 64 for side in shape[1:]]))
-        given = [] if given is None else given[np.isfinite(given).reshape(len(given), -1).all(axis=1)]
-        if not len(given):
-            return None
-        if given.min() >= -1e-6 and given.max() <= 1 + 1e-6 and given.any():
-            return "probabilities"
-        is_log = given.max() <= 1e-6 and np.allclose(np.exp(given).sum(axis=-1), 1, atol=1e-3)
-        return "logarithms" if is_log else None
+            trials.insert(0, (step.alone, step.shapes[0]))
+        for function, shape in trials:
+            given = results(function, random_tensors([side or 64 for side in shape[1:]]))
+            if (kind := _kind_of_probabilities(given)) is not None:
+                return kind
+        return None
 
     def is_of(self, model):
         """Whether the model is still built as it was."""
@@ -394,7 +391,7 @@ class Plan:
         if step in folded:
             return _Weighted(folded[step], step, frames.get(folded[step]))
         bare = step is network.last and network.squash is not None
-        if bare and step.is_only_an_activation:
+        if bare and not step.is_weighted:
             return _Nothing(step)
         if step.is_weighted:
             return _Weighted(step, None, frames.get(step), bare)
@@ -523,8 +520,8 @@ def activation_name(function, shape):
     Args:
         function: of a tensor, such as a layer's activation. shape: of the tensors, (N, ..., C), N and others unknown.
     """
-    for name in ACTIVATIONS:
-        if function is getattr(keras.activations, "log_softmax" if name == "logsoftmax" else name):
+    for name in ("linear", "relu", "softmax", "sigmoid"):
+        if function is getattr(keras.activations, name):
             return name  # spares the trial
     tensors = random_tensors([3] * (len(shape) - 2) + [shape[-1] or 3])
     given = results(function, tensors)
@@ -533,6 +530,8 @@ def activation_name(function, shape):
     usable = np.isfinite(given)  # exp(x) / sum(exp(x)) has no value for large numbers
     usable[:2] = True
     for name, known in ACTIVATIONS.items():
+        if given.shape[-1] == 1 and "softmax" in name:
+            continue  # of one number it is 1, whatever the number
         if np.allclose(given[usable], results(known, tensors)[usable], rtol=1e-4, atol=1e-6):
             return name
     return None
@@ -550,6 +549,17 @@ def results(function, tensors):
         return ops.convert_to_numpy(function(ops.convert_to_tensor(tensors))).astype(np.float64)
     except Exception:  # a reader's function may raise anything
         return None
+
+
+def _kind_of_probabilities(scores):
+    """Say whether (N, ...) numbers look like "probabilities" or their "logarithms"; None for neither."""
+    finite = [] if scores is None else scores[np.isfinite(scores).reshape(len(scores), -1).all(axis=1)]
+    if not len(finite) or not finite.any():  # zeros: a layer that has learned nothing yet
+        return None
+    if finite.min() >= -1e-6 and finite.max() <= 1 + 1e-6:
+        return "probabilities"
+    is_log = finite.max() <= 1e-6 and np.allclose(np.exp(finite).sum(axis=-1), 1, atol=1e-3)
+    return "logarithms" if is_log else None
 
 
 def _functional(model):
