@@ -267,29 +267,30 @@ def copy_body(backbone, mode="frozen", strides=None, name=None):
         name: of the copy; None for the backbone's own.
 
     Returns:
-        keras.Model from pixels to its last map, or to a list with the last map of each stride.
+        keras.Model from pixels to its last map, or to a list with the last map of each stride. It gives what the
+        backbone gives: weights, statistics and what a preprocessing layer has adapted to are copied. "scratch" copies
+        the preprocessing alone.
 
     Raises:
-        ValueError: for another mode, a backbone with a top, or a stride that none of its maps has.
+        ValueError: for another mode, a backbone with a top, a stride that none of its maps has, and a layer of your own
+            that can't be built again or holds a state that is not among its weights.
     """
     import keras
 
     if mode not in ("frozen", "fine_tune", "scratch"):
         raise ValueError(f"copy_body: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
-    if len(backbone.output.shape) != 4:
-        raise ValueError(f"copy_body: {backbone.name} gives {backbone.output.shape}, expected feature maps "
+    shapes = [output.shape for output in backbone.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ValueError(f"copy_body: {backbone.name} gives {', '.join(map(str, shapes))}, expected feature maps "
                          "(N, h, w, C); build it with include_top=False")  # fmt: skip
-    body = keras.models.clone_model(backbone)
+    body = keras.models.clone_model(backbone, clone_function=_copy_layer, recursive=True)
     if mode != "scratch":
         body.set_weights(backbone.get_weights())
+    _copy_preprocessing(backbone, body)
+    if mode != "scratch":
+        _check_copy(backbone, body)
     if strides is not None:
-        maps = [layer.output for layer in body.layers if len(layer.output.shape) == 4]
-        sizes = [shape[1:3] for shape in keras.Model(body.input, maps).compute_output_shape((1, 256, 256, 3))]
-        last = {256 // size[0]: map_ for size, map_ in zip(sizes, maps) if size[0] and 256 % size[0] == 0}
-        if missing := [stride for stride in strides if stride not in last]:
-            raise ValueError(f"copy_body: {backbone.name} has no feature map of stride {missing[0]}; it has "
-                             f"{', '.join(map(str, sorted(last)))}")  # fmt: skip
-        body = keras.Model(body.input, [last[stride] for stride in strides], name=name or backbone.name)
+        body = _with_strides(body, strides, name or backbone.name)
     body.trainable = mode != "frozen"
     for layer in all_layers(body):
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -301,10 +302,94 @@ def copy_body(backbone, mode="frozen", strides=None, name=None):
 
 
 def all_layers(model):
-    """Go through the layers of a model, and of the models that are its layers."""
-    for layer in model.layers:
-        yield layer
-        yield from all_layers(layer) if hasattr(layer, "layers") else ()
+    """List the layers that a model (or a layer) holds, and those that they hold; each comes once."""
+    import keras
+
+    found, waiting = {id(model): model}, [model]
+    while waiting:
+        holder = waiting.pop(0)
+        # A layer of the reader's own keeps its parts as attributes, or in lists and dicts among them.
+        held = holder.layers if isinstance(holder, keras.Model) else [v for _, v in sorted(vars(holder).items())]
+        parts = [part for part in keras.tree.flatten(held) if isinstance(part, keras.Layer) and id(part) not in found]
+        found.update((id(part), part) for part in parts)
+        waiting = parts + waiting
+    return list(found.values())[1:]
+
+
+def _copy_layer(layer):
+    """Build a layer anew from its configuration, as Keras does; it has no weights yet."""
+    import keras
+
+    if isinstance(layer, keras.layers.Lambda):  # has no weights, and a configuration that Keras refuses to read
+        return layer
+    try:
+        return type(layer).from_config(layer.get_config())
+    except Exception as error:
+        raise ValueError(f"copy_body: layer {layer.name!r}, a {type(layer).__name__}, can't be built again from its "
+                         "configuration; give it a get_config that names all arguments of its __init__, and let "
+                         "that take name, dtype and trainable as well (**options). "
+                         f"Keras says: {error}") from error  # fmt: skip
+
+
+def _copy_preprocessing(backbone, body):
+    """Copy what preprocessing layers have adapted to: they keep it beside their weights."""
+    import keras
+
+    for source, copy in zip(all_layers(backbone), all_layers(body), strict=True):
+        if isinstance(source, keras.layers.Normalization):
+            copy.set_weights(source.get_weights())
+            copy.mean, copy.variance = source.mean, source.variance
+        elif isinstance(source, keras.layers.Discretization):
+            copy.bin_boundaries = source.bin_boundaries
+        elif hasattr(source, "get_vocabulary"):
+            copy.set_vocabulary(source.get_vocabulary())
+
+
+def _check_copy(backbone, body):
+    """Check on random pixels that a copy with layers of the reader's own gives what the backbone gives."""
+    own = [layer for layer in all_layers(backbone) if not type(layer).__module__.startswith("keras.")]
+    if not own:
+        return
+    shape = [side or 256 for side in backbone.inputs[0].shape[1:]]
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
+    first, again, copied = (_maps_of(model, pixels) for model in (backbone, backbone, body))
+    scale = np.abs(first).max()
+    if np.abs(first - again).max() <= 1e-4 * scale < np.abs(first - copied).max():
+        names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in own)
+        raise ValueError(f"copy_body: the copy of {backbone.name} gives other maps than the original. One of its "
+                         f"layers {names} holds a state that is neither among its weights nor in its get_config; make "
+                         "it a weight (add_weight), or let get_config and __init__ carry it")  # fmt: skip
+
+
+def _maps_of(model, pixels):
+    import keras
+
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(pixels, training=False), "float32"))
+
+
+def _with_strides(body, strides, name):
+    """Let a model give the last map of each stride."""
+    import keras
+
+    maps = []
+
+    def call_and_note(layer, *args, **kwargs):
+        outputs = layer(*args, **kwargs)
+        maps.extend(tensor for tensor in keras.tree.flatten(outputs) if len(tensor.shape) == 4)
+        return outputs
+
+    # Keras calls the same layers once more: of one that is called twice, `layer.output` is the first output alone.
+    body = keras.models.clone_model(keras.Model(body.inputs, body.outputs), clone_function=lambda layer: layer,
+                                    call_function=call_and_note)  # fmt: skip
+    maps = [*body.inputs, *maps]
+    sizes = [shape[1:3] for shape in keras.Model(body.inputs, maps).compute_output_shape((1, 256, 256, 3))]
+    last = {256 // size[0]: map_ for size, map_ in zip(sizes, maps) if size[0] and 256 % size[0] == 0}
+    if missing := [stride for stride in strides if stride not in last]:
+        nested = [layer.name for layer in body.layers if hasattr(layer, "layers")]
+        hint = f"; the maps within {', '.join(nested)} can't be reached: give that model itself" if nested else ""
+        raise ValueError(f"copy_body: {name} has no feature map of stride {missing[0]}; it has "
+                         f"{', '.join(map(str, sorted(last)))}{hint}")  # fmt: skip
+    return keras.Model(body.inputs, [last[stride] for stride in strides], name=name)
 
 
 def features(model, images, batch_size=64, progress=False):
@@ -507,7 +592,12 @@ def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_
 
 def accuracy(model, images, labels):
     """Give the share of pictures whose most probable class is their label, 0–1."""
-    return float(np.mean(features(model, images).argmax(-1) == np.asarray(labels)))
+    probabilities = features(model, images)
+    if not np.isfinite(probabilities).all():
+        row = int(np.argmin(np.isfinite(probabilities).all(axis=-1)))
+        raise ValueError(f"accuracy: {model.name} gives {probabilities[row].tolist()} for image {row}, expected finite "
+                         "numbers; look for NaN in the images and in the model's weights")  # fmt: skip
+    return float(np.mean(probabilities.argmax(-1) == np.asarray(labels)))
 
 
 def _bar(steps, progress, what):

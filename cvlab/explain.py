@@ -1,7 +1,12 @@
 """What a classifier looks at: CAM, Grad-CAM, saliency, SmoothGrad, and ZFNet's way back from a feature to the pixels.
 
 What is explained is always the logit: the score that a softmax or sigmoid at the model's end turns into a probability.
-Every function takes the weights as they are when it is called; what is kept of a model is how it is built.
+A model with one output, a sigmoid or its logit, has two classes: 0 is the one whose probability p it gives, and 1 the
+other, whose probability is 1 − p and whose logit is the negative. Where no class is asked for, the more probable one of
+each image is explained; `predicted_classes` names it.
+
+Every function takes the weights as they are when it is called; what is kept of a model is how it is built. Images,
+weights or logits with NaN or infinite numbers are an error that says where they are.
 """
 
 import cv2
@@ -28,7 +33,8 @@ def cam(model, images, classes=None, batch_size=16, raw=False):
         model: Keras Sequential or functional model, from pictures to logits or probabilities (N, classes), that ends in
             global average pooling and a dense layer; dropout may stand between them. Models may be nested in it.
         images: (N, H, W, 3) in the model's own range, or one picture (H, W, 3).
-        classes: None for those predicted, an int for all pictures, or (N,) ints.
+        classes: None for those predicted (see `predicted_classes`), an int for all pictures, or (N,) ints. Of a model
+            with one output, a sigmoid or its logit, class 0 is the one that it speaks for and 1 the other.
         batch_size: pictures at a time.
         raw: give the map before negative values are cut off and the rest is scaled.
 
@@ -36,7 +42,8 @@ def cam(model, images, classes=None, batch_size=16, raw=False):
         (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
 
     Raises:
-        ValueError: for another kind of model, and for pictures or classes that it can't have.
+        ValueError: for another kind of model, one whose softmax or sigmoid is hidden in another layer, for pictures or
+            classes that it can't have, and for NaN and infinite numbers.
 
     Source: Zhou et al., Learning deep features for discriminative localization, CVPR 2016, section 2.
     """
@@ -46,10 +53,11 @@ def cam(model, images, classes=None, batch_size=16, raw=False):
 
     def shares(x, classes):
         values = plan.run({0: x})
-        features, chosen = ops.cast(values[pooled], "float32"), _chosen(values[network.output], classes)
-        class_weights = ops.take(ops.cast(dense.layer.kernel, "float32"), chosen, axis=1)  # (C, N)
+        features, scores = ops.cast(values[pooled], "float32"), _scores(network, values)
+        kernel = _both_sides(network, ops.cast(dense.layer.kernel, "float32"))
+        class_weights = ops.take(kernel, _chosen(scores, classes), axis=1)  # (C, N)
         cells = ops.cast(ops.shape(features)[1] * ops.shape(features)[2], "float32")
-        return ops.einsum("nhwc,cn->nhw", features, class_weights) / cells
+        return ops.einsum("nhwc,cn->nhw", features, class_weights) / cells, ops.sum(scores, axis=-1)
 
     return _heatmaps("cam", network, plan, shares, images, classes, batch_size, raw)
 
@@ -71,8 +79,8 @@ def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
         (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
 
     Raises:
-        ValueError: for a layer that isn't there or whose output is not feature maps (N, h, w, C), a model without a
-            convolution, and for pictures or classes that the model can't have.
+        ValueError: as `cam`, and for a layer that isn't there or whose output is not feature maps (N, h, w, C), and a
+            model without a convolution or with one whose maps can't be reached.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2.
     """
@@ -84,12 +92,12 @@ def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
         values = plan.run({0: x}, "before")
 
         def score(features):
-            logits = plan.run(values | {target: features}, "after")[network.output]
-            return _score(logits, classes)
+            return _score(_scores(network, plan.run(values | {target: features}, "after")), classes)
 
-        _, gradient = backend.value_and_grad(score)(values[target])
+        value, gradient = backend.value_and_grad(score)(values[target])
         features, gradient = ops.cast(values[target], "float32"), ops.cast(gradient, "float32")
-        return ops.einsum("nhwc,nc->nhw", features, ops.mean(gradient, axis=(1, 2)))
+        cells = ops.einsum("nhwc,nc->nhw", features, ops.mean(gradient, axis=(1, 2)))
+        return cells, _for_each(classes, value)
 
     return _heatmaps("grad_cam", network, plan, weighted, images, classes, batch_size, raw)
 
@@ -107,7 +115,7 @@ def saliency(model, images, classes=None, batch_size=16, raw=False):
         (N, H, W) float32 in [0, 1], or the gradient, (N, H, W, 3) float32, if raw; without N for one picture.
 
     Raises:
-        ValueError: for pictures or classes that the model can't have, or a model that is not Sequential or functional.
+        ValueError: as `cam`, for a model that is not Sequential or functional.
 
     Source: Simonyan et al., Deep inside convolutional networks, 2014, section 3 (which takes the largest channel).
     """
@@ -116,13 +124,14 @@ def saliency(model, images, classes=None, batch_size=16, raw=False):
 
     def slope(x, classes):
         def score(x):
-            return _score(plan.run({0: x})[network.output], classes)
+            return _score(_scores(network, plan.run({0: x})), classes)
 
-        _, gradient = backend.value_and_grad(score)(x)
-        return gradient if raw else ops.sum(ops.abs(gradient), axis=-1)
+        value, gradient = backend.value_and_grad(score)(x)
+        return gradient if raw else ops.sum(ops.abs(gradient), axis=-1), _for_each(classes, value)
 
     pictures, classes = network.checked(images, classes, "saliency")
-    maps = plan.batched(("saliency", raw), slope, batch_size, pictures, classes)
+    maps, totals = plan.batched(("saliency", raw), slope, batch_size, pictures, classes)
+    _check_finite("saliency", network, pictures, maps, totals)
     return _as_given(maps if raw else _scaled(maps), images)
 
 
@@ -155,15 +164,16 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     def slope(x, classes, spread, patterns):
         def score(x):
             noisy = x[:, None] + spread[:, None, None, None, None] * patterns
-            scores = plan.run({0: ops.reshape(noisy, (-1, *x.shape[1:]))})[network.output]
+            scores = _scores(network, plan.run({0: ops.reshape(noisy, (-1, *x.shape[1:]))}))
             of_copies = ops.reshape(scores, (ops.shape(x)[0], -1, scores.shape[-1]))
             return _score(ops.sum(of_copies, axis=1), classes)
 
-        return backend.value_and_grad(score)(x)[1]
+        value, gradient = backend.value_and_grad(score)(x)
+        return gradient, _for_each(classes, value)
 
     pictures, classes = network.checked(images, classes, "smooth_grad")
     if (classes < 0).any():
-        classes = logits(model, pictures, batch_size).argmax(-1).astype(np.int32)
+        classes = predicted_classes(model, pictures, batch_size)
     patterns = np.random.default_rng(seed).standard_normal((samples, *pictures.shape[1:]), np.float32)
     room = max(1, batch_size // len(pictures))  # copies that fit a batch
     together = max(size for size in range(1, min(room, samples) + 1) if samples % size == 0)
@@ -172,9 +182,12 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     compiled = plan.compile("smooth_grad", slope)
 
     def total(*batch):
-        return sum(compiled(*batch, group) for group in groups)
+        gradients, values = zip(*(compiled(*batch, group) for group in groups))
+        return sum(gradients), sum(values)
 
-    gradient = networks.batched(total, batch_size, pictures, classes, spread) / np.float32(samples)
+    gradient, totals = networks.batched(total, batch_size, pictures, classes, spread)
+    _check_finite("smooth_grad", network, pictures, gradient, totals)
+    gradient = gradient / np.float32(samples)
     return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
 
 
@@ -182,26 +195,41 @@ def logits(model, images, batch_size=16):
     """Give the scores that a softmax or sigmoid at the model's end would turn into probabilities.
 
     Returns:
-        (N, classes) float32. A model that ends in neither is taken to give logits.
+        (N, outputs) float32. A model that ends in neither is taken to give logits.
+
+    Raises:
+        ValueError: as `saliency`.
     """
     network = _network(model, images, "logits")
-    plan = network.plan()
-
-    def forward(x, classes):
-        return ops.cast(plan.run({0: x})[network.output], "float32")
-
-    return plan.batched("logits", forward, batch_size, *network.checked(images, None, "logits"))
+    return _outputs("logits", network, network.checked(images, None, "logits")[0], batch_size)
 
 
 def probabilities(model, images, batch_size=16):
-    """Give each class's probability, (N, classes) float32 in [0, 1], also where the model itself gives logits.
+    """Give each output's probability, (N, outputs) float32 in [0, 1], also where the model itself gives logits.
 
-    The model's own softmax or sigmoid decides; logits of a model with neither get softmax, a single one sigmoid.
+    The model's own softmax or sigmoid decides, wherever it is; logits of a model with neither get softmax, a single one
+    sigmoid. A single output is the probability p of class 0; that of class 1 is 1 − p.
     """
-    scores, squash = logits(model, images, batch_size), _network(model, images, "probabilities").squash
-    if squash == "sigmoid" or (squash is None and scores.shape[1] == 1):
+    network = _network(model, images, "probabilities", sealed=True)
+    scores = _outputs("probabilities", network, network.checked(images, None, "probabilities")[0], batch_size)
+    if network.sealed:
+        return np.exp(scores) if network.sealed == "logarithms" else scores
+    if network.squash in ("sigmoid", "logsigmoid") or network.is_two_sided:
         return ops.convert_to_numpy(ops.sigmoid(scores))
     return ops.convert_to_numpy(ops.softmax(scores, axis=-1))
+
+
+def predicted_classes(model, images, batch_size=16):
+    """Give the most probable class of each image, (N,) int32: the one explained where `classes` is None.
+
+    Of a model with one output it is 0 where the probability is 0.5 or more, else 1.
+    """
+    network = _network(model, images, "predicted_classes", sealed=True)
+    pictures, _ = network.checked(images, None, "predicted_classes")
+    scores = _outputs("predicted_classes", network, pictures, batch_size)
+    if scores.shape[1] == 1 and (network.sealed or network.is_two_sided):
+        return (scores[:, 0] < (0.5 if network.sealed else 0)).astype(np.int32)
+    return scores.argmax(-1).astype(np.int32)
 
 
 def deconvnet(model, images, layer, channel=None, switches=True, everywhere=False):
@@ -231,7 +259,7 @@ def deconvnet(model, images, layer, channel=None, switches=True, everywhere=Fals
     network = _network(model, images, "deconvnet", scores=False)
     chain = _chain(network, network.find(layer, "deconvnet"), "deconvnet")
     pictures, _ = network.checked(images, None, "deconvnet")
-    inputs = _forward(chain, pictures)
+    inputs = _forward(network, chain, pictures, "deconvnet")
     features = inputs.pop()
     channels = np.arange(features.shape[-1])
     chosen = np.isin(channels, channels if channel is None else _channel(features, channel, "deconvnet"))
@@ -267,7 +295,7 @@ def strongest(model, images, layer, channel, count=9, batch_size=64):
     chain = _chain(network, target, "strongest")
     plan = network.plan(target)
     pictures, _ = network.checked(images, None, "strongest")
-    inputs = _forward(chain, pictures[:1])
+    inputs = _forward(network, chain, pictures[:1], "strongest")
     channels = np.full(len(pictures), _channel(inputs.pop(), channel, "strongest"), np.int32)
 
     def forward(x, channels):
@@ -275,6 +303,8 @@ def strongest(model, images, layer, channel, count=9, batch_size=64):
         return ops.take(features, channels[0], axis=-1)
 
     maps = plan.batched("strongest", forward, batch_size, pictures, channels)
+    if not np.isfinite(maps).all():
+        network.blame("strongest", f"activations of {layer!r}", maps)
     flat = maps.reshape(len(maps), -1)
     rows = np.argsort(-flat.max(-1), kind="stable")[:count]
     y, x = np.unravel_index(flat[rows].argmax(-1), maps.shape[1:])
@@ -330,14 +360,57 @@ def denormalize(images, mean=0.0, std=255.0):
     return (np.asarray(images, np.float64) * std + mean).astype(np.float32)
 
 
-def _network(model, images, where, scores=True):
+def _network(model, images, where, scores=True, sealed=False):
+    """Lay a model open; `scores`: it must give some, `sealed`: also where their logits can't be reached."""
     if isinstance(model, keras.Sequential) and not model.built:
         model.build((None, *np.shape(images)[-3:]))
     network = networks.laid_open(model, where)
     if scores and len(network.shapes[network.output]) != 2:
         raise ValueError(f"{where}: {network.name} gives {network.shapes[network.output]}, expected scores "
                          "(N, classes)")  # fmt: skip
+    if scores and not sealed and network.sealed:
+        name, kind = network.last.name, type(network.last.layer).__name__
+        raise ValueError(f"{where}: layer {name!r}, a {kind} at the end of {network.name}, gives "
+                         f"{network.sealed} itself, so that there is no logit to explain; let it give logits, and put "
+                         "layers.Softmax() or layers.Activation('sigmoid') behind it, or neither")  # fmt: skip
     return network
+
+
+def _outputs(where, network, pictures, batch_size):
+    """Compute what the model gives without the softmax or sigmoid at its end, (N, outputs), and check it."""
+    plan = network.plan()
+
+    def forward(x):
+        return ops.cast(plan.run({0: x})[network.output], "float32")
+
+    outputs = plan.batched("logits", forward, batch_size, pictures)
+    if not np.isfinite(outputs).all():
+        network.blame(where, "outputs" if network.sealed else "logits", outputs)
+    return outputs
+
+
+def _check_finite(where, network, pictures, maps, totals):
+    """Raise an error where maps, or the sums of logits that came with them, are not finite."""
+    if not np.isfinite(totals).all():
+        _outputs(where, network, pictures, len(pictures))  # finds the image
+    for what, values in (("gradients", maps), ("sums of logits", totals)):
+        if not np.isfinite(values).all():
+            network.blame(where, what, values)
+
+
+def _both_sides(network, scores):
+    """Give the scores of both classes, (…, 2), where a single output speaks for class 0; else what was given."""
+    return ops.concatenate([scores, -scores], axis=-1) if network.is_two_sided else scores
+
+
+def _scores(network, values):
+    """Give the logits of all classes, (N, classes) float32, from the tensors of a run."""
+    return _both_sides(network, ops.cast(values[network.output], "float32"))
+
+
+def _for_each(classes, value):
+    """Give each image, (N,), the number that a batch has in common."""
+    return ops.zeros_like(classes, dtype="float32") + value
 
 
 def _chosen(logits, classes):
@@ -346,15 +419,15 @@ def _chosen(logits, classes):
 
 
 def _score(logits, classes):
-    """Sum the chosen logits of all pictures; none depends on another picture."""
-    logits = ops.cast(logits, "float32")
-    return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1]))
+    """Sum the chosen logits of all pictures; none depends on another picture. NaN where any logit is not finite."""
+    return ops.sum(logits * ops.one_hot(_chosen(logits, classes), logits.shape[-1], dtype="float32"))
 
 
 def _heatmaps(where, network, plan, function, images, classes, batch_size, raw):
     """Run what gives a cell a number, and enlarge, rectify and scale the maps."""
     pictures, classes = network.checked(images, classes, where)
-    cells = plan.batched(where, function, batch_size, pictures, classes)
+    cells, totals = plan.batched(where, function, batch_size, pictures, classes)
+    _check_finite(where, network, pictures, cells, totals)
     height, width = pictures.shape[1:3]
     shrinks = cells.shape[1] > height or cells.shape[2] > width
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -388,28 +461,30 @@ def _chain(network, number, where):
         if not step.is_idle and not _has_way_back(step):
             known = ", ".join(kind.__name__ for kind in (layers.ReLU, layers.MaxPooling2D, *LINEAR))
             raise ValueError(f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
-                             f"activation, has no way back; {known} have one")  # fmt: skip
+                             f"activation, has no way back; {known} have one. Name a layer before it, or build a block "
+                             "of several layers as a functional model")  # fmt: skip
     return [step for step in steps if not step.is_idle]
 
 
-def _forward(chain, pictures):
+def _forward(network, chain, pictures, where):
     """Compute what each step gets, and what the last one gives, as arrays."""
     values = [pictures]
     for step in chain:
         (output,) = step({step.parents[0]: ops.convert_to_tensor(values[-1])})
         values.append(ops.convert_to_numpy(ops.cast(output, "float32")))
+        if not np.isfinite(values[-1]).all():
+            network.blame(where, f"activations of {step.name!r}", values[-1])
     return values
 
 
 def _has_way_back(step):
     layer = step.layer
     if step.is_only_an_activation:
-        leaks = getattr(layer, "negative_slope", 0) or getattr(layer, "threshold", 0)
-        return step.activation in networks.RECTIFIERS and not leaks
-    if _is_response_normalization(layer) or isinstance(layer, layers.MaxPooling2D):
+        return step.activation in networks.RECTIFIERS
+    if _is_response_normalization(layer) or type(layer) is layers.MaxPooling2D:
         return step.is_channels_last
     plain = step.activation == "linear" or (step.is_weighted and step.activation in networks.RECTIFIERS)
-    return isinstance(layer, LINEAR) and plain and step.is_channels_last
+    return type(layer) in LINEAR and plain and step.is_channels_last  # a class derived from one may do anything
 
 
 def _is_response_normalization(layer):

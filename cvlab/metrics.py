@@ -219,7 +219,8 @@ def deletion(model, images, maps, classes=None, steps: int = 20, baseline="mean"
         model: Keras classifier, as in `explain.cam`.
         images: (N, H, W, 3) in the model's own range.
         maps: (N, H, W) numbers, higher where the reason is said to be.
-        classes: None for those predicted, an int for all pictures, or (N,) ints.
+        classes: None for those predicted, an int for all pictures, or (N,) ints; of a model with one output, 0 for the
+            class whose probability it gives and 1 for the other.
         steps: into how many equal parts the pixels are divided.
         baseline: what takes their place: "mean", the picture's mean colour; "blur", the picture blurred (Gaussian, of
             standard deviation max(H, W) / 40); or anything that broadcasts to the images' shape, such as 0.
@@ -256,7 +257,14 @@ def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
                          "(N, H, W), without NaN")  # fmt: skip
     if int(steps) != steps or steps < 1:
         raise ValueError(f"{where}: steps={steps!r}, expected an integer from 1 on")
-    whole = probabilities(model, images, batch_size)
+    if not np.isfinite(images).all():
+        raise ValueError(f"{where}: images hold NaN or infinite numbers, expected finite ones")
+
+    def of_classes(images):
+        given = probabilities(model, images, batch_size)
+        return np.concatenate([given, 1 - given], axis=1) if given.shape[1] == 1 else given  # one output, two classes
+
+    whole = of_classes(images)
     classes = whole.argmax(-1) if classes is None else np.broadcast_to(classes, len(images))
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= whole.shape[1]:
         raise ValueError(f"{where}: classes is {classes.tolist()}, expected ints from 0 to {whole.shape[1] - 1}")
@@ -268,7 +276,7 @@ def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
         row, step = np.divmod(np.arange(start, min(start + 4 * batch_size, probability.size)), steps + 1)
         changed = ranks[row] < cuts[step, None, None]
         changed = np.where(changed[..., None], after[row], before[row])
-        probability[row, step] = probabilities(model, changed, batch_size)[np.arange(len(row)), classes[row]]
+        probability[row, step] = of_classes(changed)[np.arange(len(row)), classes[row]]
     area = ((probability[:, 1:] + probability[:, :-1]).astype(float) / 2).mean(axis=1)
     return {"share": share, "probability": probability, "area": area}
 
@@ -299,8 +307,8 @@ def _maps_and_masks(maps, masks, where):
     maps, masks = np.asarray(maps, float), np.asarray(masks) != 0
     if maps.ndim != 3 or maps.shape != masks.shape:
         raise ValueError(f"{where}: maps have shape {maps.shape} and masks {masks.shape}, expected (N, H, W) for both")
-    if np.isnan(maps).any():
-        raise ValueError(f"{where}: maps hold NaN")
+    if not np.isfinite(maps).all():
+        raise ValueError(f"{where}: maps hold NaN or infinite numbers, expected finite ones")
     return maps, masks
 
 

@@ -4,23 +4,27 @@ Batch normalization and padding become part of the convolution beside them, in e
 by then, is what counts.
 """
 
+import functools
+import inspect
 import weakref
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from . import backend
+from . import backend, classify
 
-SQUASHING = ("softmax", "sigmoid", "logsoftmax")
-RECTIFIERS = ("relu", "relu6")
+SQUASHING = {"softmax": ops.softmax, "logsoftmax": ops.log_softmax, "sigmoid": ops.sigmoid,
+             "logsigmoid": ops.log_sigmoid}  # fmt: skip
+RECTIFIERS = {"relu": ops.relu, "relu6": ops.relu6}
+ACTIVATIONS = {"linear": lambda x: x} | RECTIFIERS | SQUASHING
 GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 POOLING = (layers.MaxPooling2D, layers.AveragePooling2D)
 IDLE = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise, layers.Identity)  # in a model that doesn't learn
 RESHAPING = (layers.Reshape, layers.Flatten)
 BETWEEN = (*POOLING, layers.ZeroPadding2D)
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
-
+CONVOLVING = (*CONVOLUTIONS, layers.SeparableConv2D, layers.Conv2DTranspose)
 
 _networks = weakref.WeakKeyDictionary()  # a model's structure and what was compiled for it, while the model lives
 
@@ -51,24 +55,56 @@ class _Slot:
 class Step:
     """A layer, or an operation of `keras.ops`, that computes tensors from tensors, all known by number."""
 
-    def __init__(self, layer, name, arguments, parents, outputs):
+    def __init__(self, layer, name, arguments, parents, outputs, shapes):
         self.layer, self.name, self.arguments, self.parents, self.outputs = layer, name, arguments, parents, outputs
+        self.shapes = shapes  # of what it gets, and of what it gives
+        is_layer = isinstance(layer, keras.Layer)
+        self.parts = classify.all_layers(layer) if is_layer else []  # the layers within it
+        self.takes_training = is_layer and "training" in inspect.signature(layer.call).parameters
 
     @property
+    def weights(self):
+        return getattr(self.layer, "weights", [])
+
+    @functools.cached_property
     def activation(self):
-        """Its name, "linear" where there is none; also of layers and operations that are nothing but an activation."""
+        """Its name by what it does, "linear" where there is none; of a function not among ACTIVATIONS its own name.
+
+        Also of layers and operations that are nothing but an activation.
+        """
         function = getattr(self.layer, "activation", None)
-        name = type(self.layer).__name__ if function is None else getattr(function, "__name__", repr(function))
-        name = name.lower().replace("_", "")
-        return name if function is not None or name in (*SQUASHING, *RECTIFIERS) else "linear"
+        if function is None and not self.is_only_an_activation:
+            return "linear"
+        known = self.effect if function is None else activation_name(function, self.shapes[-1])
+        name = getattr(function or type(self.layer), "__name__", repr(function)).lower()
+        return known or (f"another {name}" if name in ACTIVATIONS else name)
+
+    @functools.cached_property
+    def effect(self):
+        """The name of the activation that the whole step is, such as "softmax" of a `Lambda`; None for another step."""
+        alike = len(self.parents) == len(self.outputs) == 1 and self.shapes[0] == self.shapes[-1]
+        if not alike or self.weights:
+            return None
+        return activation_name(self.alone, self.shapes[-1])
+
+    def alone(self, x):
+        """Compute what the step gives for a tensor."""
+        return self({self.parents[0]: x})[0]
 
     @property
     def is_only_an_activation(self):
-        return isinstance(self.layer, layers.Activation) or type(self.layer).__name__.lower() in SQUASHING + RECTIFIERS
+        named = type(self.layer).__name__.lower() in ACTIVATIONS and self.effect is not None
+        return named or type(self.layer) in (layers.Activation, layers.ReLU, layers.Softmax)
 
-    @property
+    @functools.cached_property
     def is_convolution(self):
-        return "conv" in type(self.layer).__name__.lower()
+        """Whether it is a convolution, or a block with convolutions inside."""
+        if not isinstance(self.layer, keras.Layer):
+            return "conv" in type(self.layer).__name__.lower()  # an operation of `keras.ops`
+        is_of_keras = type(self.layer).__module__.startswith("keras.")
+        has_kernel = any(len(weight.shape) == 4 for weight in self.weights)
+        holds_one = any(isinstance(layer, CONVOLVING) for layer in (self.layer, *self.parts))
+        return holds_one or (has_kernel and not is_of_keras)
 
     @property
     def is_weighted(self):
@@ -82,7 +118,7 @@ class Step:
 
     @property
     def is_norm(self):
-        return type(self.layer) is layers.BatchNormalization and self.layer.axis in (-1, 3)
+        return type(self.layer) is layers.BatchNormalization and self.layer.axis in (-1, len(self.shapes[0]) - 1)
 
     @property
     def is_channels_last(self):
@@ -91,14 +127,14 @@ class Step:
     @property
     def is_idle(self):
         """Whether it hands on what it gets, in a model that doesn't learn."""
-        return isinstance(self.layer, IDLE) or (self.is_only_an_activation and self.activation == "linear")
+        return type(self.layer) in IDLE or (self.is_only_an_activation and self.activation == "linear")
 
     def __call__(self, values):
         """Compute the outputs from a dict of tensors by number."""
         args, kwargs = keras.tree.map_structure(
             lambda leaf: values[leaf.number] if isinstance(leaf, _Slot) else leaf, self.arguments
         )
-        if "training" in kwargs:
+        if self.takes_training or "training" in kwargs:
             kwargs["training"] = False
         return keras.tree.flatten(self.layer(*args, **kwargs))
 
@@ -118,12 +154,44 @@ class Network:
         self.steps, self.named, self.plans, self.shapes = [], {}, {}, [tuple(functional.inputs[0].shape)]
         (self.output,) = self._lay_open(functional, [0], "")
         self.producer = {number: step for step in self.steps for number in step.outputs}
-        self.last = self._above(self.output, lambda s: s.is_idle or isinstance(s.layer, RESHAPING))
-        self.squash = self.last.activation if self.last and self.last.activation in SQUASHING else None
-        if self.squash and not (self.last.is_only_an_activation or self.last.is_weighted):
-            raise ValueError(f"{where}: {self.last.name!r}, a {type(self.last.layer).__name__} that ends {self.name}, "
-                             f"applies its {self.squash} itself; put that in a layer of its own")  # fmt: skip
+        self.last = self._above(
+            self.output, lambda s: s.is_idle or isinstance(s.layer, RESHAPING) or s.effect == "linear"
+        )
+        gives_scores = self.last is not None and len(self.shapes[self.output]) == 2
+        self.squash = self._squash() if gives_scores else None
+        self.sealed = self._squashed_within() if gives_scores and self.squash is None else None
         self.settings = self._settings()
+
+    @property
+    def is_two_sided(self):
+        """Whether the one score speaks for a class, 0, and against another, 1."""
+        return self.shapes[self.output][-1] == 1 and self.squash in (None, "sigmoid", "logsigmoid")
+
+    def _squash(self):
+        """Name the softmax or sigmoid at the end that can be left out, as it is the last step or its activation."""
+        step, classes = self.last, self.shapes[self.output][-1]
+        name = step.activation if step.is_weighted else step.effect
+        return name if name in SQUASHING and step.shapes[-1][-1] == classes else None
+
+    def _squashed_within(self):
+        """Say whether the scores are "probabilities" or "logarithms" of some, although no softmax or sigmoid was seen.
+
+        A few random tensors, up to large ones, go through the last activation or layer, and through the whole model.
+        None for scores that look like neither.
+        """
+        step, model = self.last, self.functional()
+        if step.is_weighted and step.activation in ("linear", *RECTIFIERS):
+            return None
+        trials = [(lambda x: model(x, training=False), self.shapes[0])]
+        if step.is_weighted:
+            trials = [(step.layer.activation, step.shapes[-1])]
+        elif len(step.parents) == 1:
+            trials.insert(0, (step.alone, step.shapes[0]))
+        for function, shape in trials:
+            given = results(function, random_tensors([side or 64 for side in shape[1:]]))
+            if (kind := _kind_of_probabilities(given)) is not None:
+                return kind
+        return None
 
     def is_of(self, model):
         """Whether the model is still built as it was."""
@@ -133,13 +201,14 @@ class Network:
 
     def variables(self):
         """Give all weights, each once."""
-        found = (variable for step in self.steps for variable in getattr(step.layer, "weights", ()))
+        found = (variable for step in self.steps for variable in step.weights)
         return list({id(variable): variable for variable in found}.values())
 
     def _settings(self):
         """Give what can be exchanged in a layer: variables, activations, and what `Normalization` adapted to."""
         names = ("activation", "mean", "variance")
-        return self.variables() + [getattr(step.layer, name, None) for step in self.steps for name in names]
+        inside = [layer for step in self.steps for layer in (step.layer, *step.parts)]
+        return self.variables() + [getattr(layer, name, None) for layer in inside for name in names]
 
     def _lay_open(self, functional, sources, prefix):
         numbers = dict(zip(map(id, functional.inputs), sources))
@@ -159,7 +228,8 @@ class Network:
                     outputs = [len(self.shapes) + place for place in range(len(node.outputs))]
                     self.shapes += [tuple(tensor.shape) for tensor in node.outputs]
                     arguments = keras.tree.map_structure(slot, (node.arguments.args, node.arguments.kwargs))
-                    self.steps.append(Step(layer, name, arguments, parents, outputs))
+                    shapes = [self.shapes[number] for number in (*parents, *outputs)]
+                    self.steps.append(Step(layer, name, arguments, parents, outputs, shapes))
                 numbers.update(zip(map(id, node.outputs), outputs))
                 self.named[name] = outputs[0]
         return [numbers[id(tensor)] for tensor in functional.outputs]
@@ -200,6 +270,10 @@ class Network:
                 last = maps[-1] if maps else 0
             while (step := self.producer.get(last)) and (step.is_idle or isinstance(step.layer, BETWEEN)):
                 last = step.parents[0]
+            if hidden := next((step for step in self.downstream(last) if step.is_convolution), None):
+                raise ValueError(f"{where}: layer {hidden.name!r}, a {type(hidden.layer).__name__}, holds convolutions "
+                                 "whose feature maps can't be reached from outside; build it as a functional model, or "
+                                 "name a layer before it (layer=…)")  # fmt: skip
         if not any(step.is_convolution for step in self.upstream(last)):
             raise ValueError(f"{where}: {self.name} has no convolutional layer before its scores")
         return last
@@ -213,15 +287,26 @@ class Network:
                 steps.append(step)
         return steps[::-1]
 
+    def downstream(self, number):
+        """Give the steps that depend on a tensor, in the order of computing."""
+        known, steps = {number}, []
+        for step in self.steps:
+            if known.intersection(step.parents):
+                known.update(step.outputs)
+                steps.append(step)
+        return steps
+
     def pooled_head(self, where):
         """Give the number of the feature maps that global average pooling reads, and the dense layer behind it."""
         dense = self.last
-        if dense is not None and dense.is_only_an_activation and self.squash:
-            dense = self._above(dense.parents[0], lambda s: s.is_idle)
+        if dense is not None and self.squash and not dense.is_weighted:
+            dense = self._above(dense.parents[0], lambda s: s.is_idle or s.effect == "linear")
         linear = dense is not None and (dense is self.last or dense.activation == "linear")
-        fits = linear and type(dense.layer) is layers.Dense and (dense.activation in ("linear", self.squash))
+        fits = linear and dense.is_weighted and (dense.activation in ("linear", self.squash))
+        fits = fits and type(dense.layer) is layers.Dense
         pool = self._above(dense.parents[0], lambda s: s.is_idle or isinstance(s.layer, RESHAPING)) if fits else None
-        if pool is None or not isinstance(pool.layer, layers.GlobalAveragePooling2D) or not pool.is_channels_last:
+        if pool is None or type(pool.layer) is not layers.GlobalAveragePooling2D or not pool.is_channels_last or (
+            tuple(dense.layer.kernel.shape) != (pool.shapes[0][-1], self.shapes[self.output][-1])):  # fmt: skip
             end = [type(step.layer).__name__ for step in self.steps[-4:]]
             raise ValueError(f"{where}: {self.name} ends in {', '.join(end)}; CAM needs global average pooling and one "
                              "dense layer behind it. grad_cam explains any convolutional classifier")  # fmt: skip
@@ -237,13 +322,32 @@ class Network:
             want in (None, has) for has, want in zip(pictures.shape[1:], takes[1:]))):  # fmt: skip
             raise ValueError(f"{where}: images are {pictures.dtype} of shape {np.shape(images)}; expected numbers, "
                              f"(N, H, W, C) or (H, W, C), as {self.name} takes {takes}")  # fmt: skip
-        count = self.shapes[self.output][-1]
+        if pictures.dtype.kind == "f" and not np.isfinite(pictures).all():
+            row = int(np.argmin(np.isfinite(pictures).reshape(len(pictures), -1).all(axis=1)))
+            raise ValueError(f"{where}: images hold {not_finite(pictures[row])} (image {row}); expected finite numbers")
+        count = 2 if self.is_two_sided else self.shapes[self.output][-1]
         chosen = np.asarray(-1 if classes is None else classes)
         if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(pictures),)) or (
             classes is not None and (chosen.min() < 0 or chosen.max() >= count)):  # fmt: skip
             raise ValueError(f"{where}: classes is {classes!r}, expected None, an int or {len(pictures)} ints, "
                              f"from 0 to {count - 1}")  # fmt: skip
         return pictures.astype(np.float32), np.broadcast_to(chosen, len(pictures)).astype(np.int32)
+
+    def blame(self, where, what, values):
+        """Raise the error that says what is NaN or infinite: a layer's weights, or what the model gave for an image.
+
+        Args:
+            what: a name for the values. values: (N, ...), not all finite.
+        """
+        for step in self.steps:
+            for weight in step.weights:
+                if not np.isfinite(array := ops.convert_to_numpy(ops.cast(weight, "float32"))).all():
+                    raise ValueError(f"{where}: layer {step.name!r} of {self.name} holds {not_finite(array)} in its "
+                                     f"weight {weight.name!r}; load or train the weights again")  # fmt: skip
+        row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        raise ValueError(f"{where}: {what} of {self.name} hold {not_finite(values[row])} for image {row}, though "
+                         "images and weights are finite; look for a division by 0, the root or logarithm of 0, or "
+                         "numbers too large for the model's precision")  # fmt: skip
 
     def plan(self, keep=None):
         """Give the plan of a run that computes the tensor `keep` too."""
@@ -287,7 +391,7 @@ class Plan:
         if step in folded:
             return _Weighted(folded[step], step, frames.get(folded[step]))
         bare = step is network.last and network.squash is not None
-        if bare and step.is_only_an_activation:
+        if bare and not step.is_weighted:
             return _Nothing(step)
         if step.is_weighted:
             return _Weighted(step, None, frames.get(step), bare)
@@ -410,6 +514,54 @@ def product(layer, x, padding, kernel, bias=None):
     return backend.with_gradient(convolve, gradient)(x)
 
 
+def activation_name(function, shape):
+    """Name the one of ACTIVATIONS that a function is, by what it does to random tensors; None for another function.
+
+    Args:
+        function: of a tensor, such as a layer's activation. shape: of the tensors, (N, ..., C), N and others unknown.
+    """
+    for name in ("linear", "relu", "softmax", "sigmoid"):
+        if function is getattr(keras.activations, name):
+            return name  # spares the trial
+    tensors = random_tensors([3] * (len(shape) - 2) + [shape[-1] or 3])
+    given = results(function, tensors)
+    if given is None or given.shape != tensors.shape:
+        return None
+    usable = np.isfinite(given)  # exp(x) / sum(exp(x)) has no value for large numbers
+    usable[:2] = True
+    for name, known in ACTIVATIONS.items():
+        if given.shape[-1] == 1 and "softmax" in name:
+            continue  # of one number it is 1, whatever the number
+        if np.allclose(given[usable], results(known, tensors)[usable], rtol=1e-4, atol=1e-6):
+            return name
+    return None
+
+
+def random_tensors(shape):
+    """Draw tensors of a shape without N, small and large ones → (8, ...) float32."""
+    scales = np.reshape([0.1, 1, 10, 100] * 2, (8, *[1] * len(shape)))
+    return (np.random.default_rng(0).normal(size=(8, *shape)) * scales).astype(np.float32)
+
+
+def results(function, tensors):
+    """Compute a function's float64 values for tensors, (N, ...); None where it takes no such tensors."""
+    try:
+        return ops.convert_to_numpy(function(ops.convert_to_tensor(tensors))).astype(np.float64)
+    except Exception:  # a reader's function may raise anything
+        return None
+
+
+def _kind_of_probabilities(scores):
+    """Say whether (N, ...) numbers look like "probabilities" or their "logarithms"; None for neither."""
+    finite = [] if scores is None else scores[np.isfinite(scores).reshape(len(scores), -1).all(axis=1)]
+    if not len(finite) or not finite.any():  # zeros: a layer that has learned nothing yet
+        return None
+    if finite.min() >= -1e-6 and finite.max() <= 1 + 1e-6:
+        return "probabilities"
+    is_log = finite.max() <= 1e-6 and np.allclose(np.exp(finite).sum(axis=-1), 1, atol=1e-3)
+    return "logarithms" if is_log else None
+
+
 def _functional(model):
     """Give the functional model that a model is, or that a Sequential holds; None for anything else."""
     model = getattr(model, "_functional", None) if isinstance(model, keras.Sequential) else model
@@ -418,7 +570,11 @@ def _functional(model):
 
 
 def batched(function, batch_size, *arrays):
-    """Run a function of tensors over (N, ...) arrays, batch by batch; the last batch is filled up, to compile once."""
+    """Run a function of tensors over (N, ...) arrays, batch by batch; the last batch is filled up, to compile once.
+
+    Returns:
+        (N, ...) array, or a list of arrays where the function gives several tensors.
+    """
     parts, count = [], len(arrays[0])
     for start in range(0, count, batch_size):
         batch = [array[start : start + batch_size] for array in arrays]
@@ -426,8 +582,17 @@ def batched(function, batch_size, *arrays):
         missing = batch_size - size if start else 0
         if missing:
             batch = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in batch]
-        parts.append(ops.convert_to_numpy(function(*map(ops.convert_to_tensor, batch)))[:size])
-    return np.concatenate(parts)
+        outputs = function(*map(ops.convert_to_tensor, batch))
+        single = not isinstance(outputs, (list, tuple))
+        parts.append([ops.convert_to_numpy(output)[:size] for output in ([outputs] if single else outputs)])
+    joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    return joined[0] if single else joined
+
+
+def not_finite(values):
+    """Name what is not finite among numbers: "NaN", "inf" or "NaN and inf"."""
+    kinds = [name for name, is_so in (("NaN", np.isnan), ("inf", np.isinf)) if is_so(values).any()]
+    return " and ".join(kinds)
 
 
 def same_padding(size, extent, stride):

@@ -635,6 +635,9 @@ def restore(checkpoint, parts=PARTS, model=None):
             done.loaded.append(name)
         else:
             done.misfits[name] = there, here
+    for layer in classify.all_layers(model.get_layer("backbone")) if "backbone" in parts else ():
+        if isinstance(layer, layers.Normalization):
+            layer.finalize_state()  # computes with what it makes of its weights, not with these
     return done
 
 

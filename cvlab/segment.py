@@ -115,10 +115,10 @@ class Cut(layers.Layer):
 class Enlarge(layers.Layer):
     """Enlarge a map bilinearly, its edges repeated: [(N, h, w, C), (N, H, W, D)] → (N, H, W, C), cut off at the end.
 
-    With `classes=True`, give the place of each pixel's largest number instead, (N, H, W) uint8. Along each axis, the
-    `factor` pixels between the middles of two cells take shares of both that don't depend on the place. XLA makes one
-    loop of all this, in a third of the time of `keras.ops.image.resize`, which takes no size that is known only when
-    a graph runs.
+    With `classes=True`, give the place of each pixel's largest number instead, (N, H, W), of `label_dtype`. Along each
+    axis, the `factor` pixels between the middles of two cells take shares of both that don't depend on the place. XLA
+    makes one loop of all this, in a third of the time of `keras.ops.image.resize`, which takes no size that is known
+    only when a graph runs.
     """
 
     def __init__(self, factor, classes=False, **options):
@@ -154,9 +154,14 @@ def _enlarging(factor, classes, size):
             shape, begin = ops.shape(finer), (factor + 1) // 2
             finer = ops.reshape(finer, (shape[0], shape[1] * factor, *shape[3:]))
             map_ = ops.moveaxis(finer[:, begin : begin + pixels], 1, axis)
-        return ops.cast(ops.argmax(map_, -1), "uint8") if classes else map_
+        return ops.cast(ops.argmax(map_, -1), label_dtype(map_.shape[-1])) if classes else map_
 
     return backend.jit(enlarge, xla=True)
+
+
+def label_dtype(num_classes):
+    """Name the dtype of label maps: "uint8" for up to 256 classes, else "int32"."""
+    return "uint8" if num_classes <= 256 else "int32"
 
 
 def bilinear_kernel(factor):
@@ -320,9 +325,9 @@ def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), ste
         steps, learning_rate, batch_size, progress: as in `train`.
 
     Returns:
-        (rows, models): for each stride and seed a dict of "stride", "seed", "found" (N, H, W) uint8, the label maps of
-        the test pictures, and what `metrics.segmentation_scores` gives; and a dict with the network of each stride, as
-        the last seed left it.
+        (rows, models): for each stride and seed a dict of "stride", "seed", "found" (N, H, W), the label maps of the
+        test pictures (see `label_dtype`), and what `metrics.segmentation_scores` gives; and a dict with the network of
+        each stride, as the last seed left it.
     """
     void, rows = ignored(train_set), []
     num_classes = len(train_set.mask_names) - (void is not None)
@@ -485,10 +490,10 @@ def predict(model, images, batch_size=16):
             that has stride 32), uint8 or float32, 0–255.
 
     Returns:
-        (N, H, W) uint8, or a list of (H, W) where a list was given.
+        (N, H, W) uint8 (int32 with more than 256 classes), or a list of (H, W) where a list was given.
 
     Raises:
-        ValueError: for pictures that are too small.
+        ValueError: for pictures that are too small, and for NaN and infinite numbers in them or in the scores.
     """
     if isinstance(images, (list, tuple)):
         return [predict(model, np.asarray(image)[None], batch_size)[0] for image in images]
@@ -501,9 +506,14 @@ def predict(model, images, batch_size=16):
     plan = network.plan()
 
     def forward(x):
-        return plan.run({0: ops.cast(x, "float32")})[network.output]
+        values = plan.run({0: ops.cast(x, "float32")})
+        scores = ops.cast(values[network.last.parents[0]], "float32")  # of cells, before they are enlarged
+        return values[network.output], ops.sum(scores, axis=(1, 2, 3))
 
-    return plan.batched("predict", forward, batch_size, images)
+    labels, totals = plan.batched("predict", forward, batch_size, images)
+    if not np.isfinite(totals).all():
+        network.blame("segment.predict", "scores", totals)
+    return labels
 
 
 _finders = weakref.WeakKeyDictionary()  # the model that gives a network's label maps, while the network lives
@@ -513,6 +523,8 @@ def _large_enough(model, images, name):
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"{name}: images have shape {images.shape}, expected (N, H, W, 3)")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(f"{name}: images hold {networks.not_finite(images)}, expected finite numbers")
     cell = model.get_layer("whole").cell
     if min(images.shape[1:3]) < cell:
         raise ValueError(f"{name}: a picture of {images.shape[2]}×{images.shape[1]} pixels is too small, as a cell of "

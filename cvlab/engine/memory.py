@@ -45,8 +45,13 @@ def model_key(model):
     """Give a digest of all that decides what a built model gives: its structure and its weights.
 
     Names don't count, since Keras numbers them anew for each model that is built, nor does what may be trained. None
-    for a model whose configuration does not say all: one that is no graph of layers, or holds a bare function.
+    for a model whose configuration does not say all: one that is no graph of layers, or holds a bare function, a
+    vocabulary or a layer of the reader's own.
     """
+    import keras
+
+    from cvlab import classify
+
     if not type(model).__module__.startswith("keras."):
         return None
     try:
@@ -55,12 +60,18 @@ def model_key(model):
         return None
     if " at 0x" in structure or '"Lambda"' in structure:
         return None
+    layers = list(classify.all_layers(model))
+    ours = ("keras.", "cvlab.")
+    if any(hasattr(layer, "get_vocabulary") or not type(layer).__module__.startswith(ours) for layer in layers):
+        return None
     names = dict.fromkeys([model.name, *re.findall(r'"name": "([^"]*)"', structure)])
     for number, name in enumerate(names):
         structure = structure.replace(f'"{name}"', f'"#{number}"')
     structure = re.sub(r'"trainable": (true|false)', "", structure)
     digest = hashlib.blake2b(structure.encode(), digest_size=16)
-    for array in model.get_weights():
+    normalizations = [layer for layer in layers if isinstance(layer, keras.layers.Normalization)]
+    adapted = [keras.ops.convert_to_numpy(part) for layer in normalizations for part in (layer.mean, layer.variance)]
+    for array in [*model.get_weights(), *adapted]:
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
