@@ -110,8 +110,10 @@ def selective_search(image, similarities=SIMILARITIES, scales=(50, 150, 300), co
     for space in colour_spaces:
         code = COLOUR_SPACES[space]
         picture = cv2.cvtColor(image, getattr(cv2, code)) if code else image
+        bins = pixel_bins(picture)  # whatever the scale
         for scale in scales:
-            grouped = group(picture, felzenszwalb(picture, scale, sigma=0.8, min_size=min_size), similarities).boxes
+            first = felzenszwalb(picture, scale, sigma=0.8, min_size=min_size)
+            grouped = group(picture, first, similarities, bins).boxes
             found.append(grouped)
             ranks.append(np.arange(len(grouped), 0, -1) * generator.random(len(grouped)))
     ranked = np.concatenate(found)[np.argsort(np.concatenate(ranks), kind="stable")]
@@ -153,7 +155,29 @@ class Regions:
                 "size": 1 - size / area, "fill": 1 - (sides.prod(-1) - size) / area}  # fmt: skip
 
 
-def describe(image, segments):
+def pixel_bins(image):
+    """Say of each pixel in which bin it counts, for the histograms of `describe`.
+
+    Args:
+        image: (H, W, 3) uint8, in any colour space.
+
+    Returns:
+        (3, H, W) int64, colour: 0 to 24; and (24, H, W) int64, texture: 0 to 9, the three channels for each direction.
+    """
+    import cv2
+
+    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1)
+    right, down = (np.ascontiguousarray(np.moveaxis(cv2.Scharr(smooth, cv2.CV_32F, *way), -1, 0))
+                   for way in ((1, 0), (0, 1)))  # fmt: skip
+    texture = []
+    for angle in np.arange(8) * np.pi / 4:
+        slope = np.maximum(np.cos(angle) * right + np.sin(angle) * down, 0)
+        steepest = slope.max((1, 2), keepdims=True)
+        texture.append(np.minimum(slope * (10 / (steepest + 1e-6)), 9).astype(np.int64))
+    return np.moveaxis(image.astype(np.int64) * 25 // 256, -1, 0), np.concatenate(texture)
+
+
+def describe(image, segments, bins=None):
     """Measure the regions of a segmentation: size, box, and histograms of colour and texture.
 
     Colour has 25 bins a channel; texture, the slope of the smoothed channel in each of eight directions, 10 bins each.
@@ -161,47 +185,44 @@ def describe(image, segments):
     Args:
         image: (H, W, 3) uint8, in any colour space.
         segments: (H, W) int, from 0 to R − 1, each of them there; else ValueError.
+        bins: of the image, from `pixel_bins`, for one who describes several segmentations of it.
 
     Returns:
         Regions.
     """
-    import cv2
+    from scipy import ndimage
 
-    flat, sizes = np.asarray(segments, np.int64).ravel(), np.bincount(np.ravel(segments))
-    if np.shape(segments) != image.shape[:2] or not sizes.all():
-        raise ValueError(f"describe: segments of shape {np.shape(segments)} with {np.sum(sizes > 0)} labels up to "
+    segments = np.asarray(segments, np.int64)
+    flat, sizes = segments.ravel(), np.bincount(segments.ravel())
+    if segments.shape != image.shape[:2] or not sizes.all():
+        raise ValueError(f"describe: segments of shape {segments.shape} with {np.sum(sizes > 0)} labels up to "
                          f"{flat.max()}, expected {image.shape[:2]} and every label from 0")  # fmt: skip
 
-    def histogram(planes, bins):
-        counts = [np.bincount(flat * bins + plane.ravel(), minlength=len(sizes) * bins).reshape(-1, bins)
-                  for picture in planes for plane in np.moveaxis(picture, -1, 0)]  # fmt: skip
-        return (np.concatenate(counts, axis=1) / (len(counts) * sizes[:, None])).astype(np.float32)
+    def histogram(planes, count):
+        row = flat * count
+        counts = [np.bincount(row + plane.ravel(), minlength=len(sizes) * count) for plane in planes]
+        counts = np.concatenate([plane.reshape(-1, count) for plane in counts], axis=1)
+        return (counts / (len(planes) * sizes[:, None])).astype(np.float32)
 
-    order, starts = np.argsort(flat, kind="stable"), np.cumsum(sizes) - sizes
-    y, x = np.divmod(order, image.shape[1])
-    corners = [edge.reduceat(at, starts) + (edge is np.maximum) for edge in (np.minimum, np.maximum) for at in (x, y)]
-    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1)
-    right, down = cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)
-    slopes = (np.maximum(np.cos(a) * right + np.sin(a) * down, 0) for a in np.arange(8) * np.pi / 4)
-    textures = (np.minimum(slope * (10 / (slope.max((0, 1)) + 1e-6)), 9).astype(np.int64) for slope in slopes)
-    return Regions(sizes.astype(float), np.stack(corners, axis=1).astype(float),
-                   histogram([image.astype(np.int64) * 25 // 256], 25), histogram(textures, 10))  # fmt: skip
+    colour, texture = pixel_bins(image) if bins is None else bins
+    corners = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(segments + 1)]
+    return Regions(sizes.astype(float), np.array(corners, float), histogram(colour, 25), histogram(texture, 10))
 
 
-def group(image, segments, similarities=SIMILARITIES):
+def group(image, segments, similarities=SIMILARITIES, bins=None):
     """Merge the two most alike neighbours of a segmentation, again and again, until one region is left.
 
     All that describes a merged region follows from its parts: sizes add up, histograms are means weighted by size, the
     box is the smallest around both.
 
     Args:
-        image, segments: as in `describe`. similarities: which of SIMILARITIES are added up.
+        image, segments, bins: as in `describe`. similarities: which of SIMILARITIES are added up.
 
     Returns:
         Regions: the R of `segments`, then the R − 1 merged ones in their order.
     """
     _some_of("similarities", similarities, SIMILARITIES)
-    first, segments = describe(image, segments), np.asarray(segments, np.int64)
+    first, segments = describe(image, segments, bins), np.asarray(segments, np.int64)
     count = len(first.sizes)
     room = [np.concatenate([x, np.zeros((count - 1, *x.shape[1:]), x.dtype)])
             for x in (first.sizes, first.boxes, first.colour, first.texture)]  # fmt: skip
