@@ -26,6 +26,7 @@ from . import stamps
 KERNEL_ENVIRONMENT = {
     "JUPYTER_PATH": "",
     "JUPYTER_PREFER_ENV_PATH": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # the lessons' matrices are small: a second thread of NumPy's waits more than it works
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
