@@ -20,7 +20,7 @@ from cvlab import classify, data, metrics, segment
 
 from ._timing import machine, resume, write
 
-SIDES = {"efficientnet_lite0": (320, 96, 160), "resnet20": (64,)}
+SIDES = {"efficientnet_lite0": (96, 160, 320, 448), "resnet20": (64,)}
 TRAIN, TEST = 200, 100  # images
 STEPS, RATE, BATCH = 150, 0.01, 8
 EVERY = {"efficientnet_lite0": 8, "resnet20": 1}  # the loss looks at each so-many-th row and column of pixels
