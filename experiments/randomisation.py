@@ -149,7 +149,7 @@ def measure(name, draws):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--networks", nargs="*", default=["zfnet"], choices=list(NETWORKS))
     options = parser.parse_args()
     rows = [row for name in options.networks for row in measure(name, options.draws)]
     write("randomisation", {"command": "python -m experiments.randomisation", "stages": STAGES,
