@@ -2,8 +2,9 @@
 
     python -m experiments.judge    # some minutes on two CPU cores; goes on where it stopped
 
-Two networks with a known reason: cat or dog by the eyes alone (`eyes`, test: the images in which both eyes are visible),
-and car or not on ground that says nothing (`pavement`, turned: the cars). Only images that the network gets right count.
+Two networks with a known reason: cat or dog by the eyes alone (`eyes`, test: the images in which both eyes are
+visible), and car or not on ground that says nothing (`pavement`, turned: the cars). Only images that the network gets
+right count.
 Each measure is a mean over the images with its 95 % interval (images drawn anew, with repeats), as is each difference
 from the image's edges; there is one trained network for each question, so the intervals say nothing of other trainings.
 """

@@ -140,7 +140,8 @@ def measure(name, draws):
     rows = []
     for key in keys:
         values = np.stack([own[key] for own in found])  # (draws, stages, images)
-        row = {"network": name, "images": values.shape[2], "draws": draws} | dict(zip(("method", "signs"), key.split("|")))
+        method, signs = key.split("|")
+        row = {"network": name, "images": values.shape[2], "draws": draws, "method": method, "signs": signs}
         row["like edges"] = interval(found[0][f"edges|{key}"][None])
         rows.append(row | {"random down to": {s: interval(values[:, i]) for i, s in enumerate(STAGES)}})
     return rows
