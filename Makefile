@@ -79,9 +79,10 @@ serve: book  ## build, and serve the pages on http://127.0.0.1:8000 (PORT=…)
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html >/dev/null 2>&1 \
 	    || echo "make: port $(PORT) is taken; try make serve PORT=8001" >&2
 
-lint: $(TEST)  ## ruff: style and format
+lint: $(TEST)  ## ruff: style and format; mypy: type hints
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.13
 	@# The newest TensorFlow rather than the newest h5py.

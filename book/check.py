@@ -12,6 +12,7 @@ from cvlab import run, stamps
 
 ROOT = Path(__file__).resolve().parents[1]
 RUFF = [sys.executable, "-m", "ruff"]
+MYPY = [sys.executable, "-m", "mypy", "--no-error-summary"]
 PYTEST = [sys.executable, "-m", "pytest", "--quiet", "--numprocesses", "auto"]
 
 
@@ -20,7 +21,8 @@ def main():
     if not changed:
         print("check: nothing has changed")
         return 0
-    lint = [subprocess.run([*RUFF, *words, "."], cwd=ROOT).returncode for words in (["check"], ["format", "--check"])]
+    linters = ([*RUFF, "check", "."], [*RUFF, "format", "--check", "."], MYPY)
+    lint = [subprocess.run(words, cwd=ROOT).returncode for words in linters]
     tests = sorted(tests_of(changed))
     print(f"check: {len(changed)} files have changed; tests: {', '.join(path.stem for path in tests) or 'none'}")
     tested = subprocess.run([*PYTEST, *tests], cwd=ROOT).returncode if tests else 0

@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cvlab import run
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cvlab", description="Run chapters, and see what runs here.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("doctor", help="say what is here to build and run the book with")
@@ -45,8 +46,8 @@ def main(arguments=None):
         with line if sys.stderr.isatty() else contextlib.nullcontext() as progress:
             told = run.execute(name, output, parameters, progress)
         print(f"{name} ({options.profile}): {told['seconds']:.0f} s, {written} {output}")
-        for line in run.summary(told["claims"]):
-            print(line)
+        for said in run.summary(told["claims"]):
+            print(said)
     except run.CommandError as error:
         print(error, file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ NEAR_BITS, NEAR_LEVELS, FLAT = 8, 20, 2
 NEAREST = 100  # so many that agree in the most bits are looked at
 
 
-def check(path, kind=None):
+def check(path: str | Path | None, kind: str | None = None) -> int:
     """Print what a folder or archive holds and all that is wrong with it.
 
     Args:

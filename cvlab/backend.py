@@ -6,9 +6,10 @@ variable `KERAS_BACKEND` (`tensorflow`, `jax` or `torch`), read when Keras is fi
 
 import logging
 import os
+from collections.abc import Callable, Iterable, Sequence
 
 
-def name():
+def name() -> str:
     """Name the active backend: `"tensorflow"`, `"jax"` or `"torch"`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
@@ -36,7 +37,7 @@ def _is_no_retracing(record):
     return "triggered tf.function retracing" not in record.getMessage()
 
 
-def set_seed(seed):
+def set_seed(seed: int) -> None:
     """Seed Python, NumPy, Keras and the backend, so that a run can be repeated.
 
     Weights, dropout and the backend's own generator start afresh. Functions of `keras.random` that are called without
@@ -56,7 +57,7 @@ def set_seed(seed):
     keras.utils.set_random_seed(int(seed))
 
 
-def value_and_grad(fn):
+def value_and_grad(fn: Callable) -> Callable:
     """Turn `fn(x, *rest) → scalar` into a function that returns the scalar and its gradient by `x`.
 
     Args:
@@ -98,7 +99,7 @@ def value_and_grad(fn):
     return wrapped
 
 
-def with_gradient(fn, gradient):
+def with_gradient(fn: Callable, gradient: Callable) -> Callable:
     """Give `fn(x)` a gradient by `x` that TensorFlow computes as told; the other backends keep their own.
 
     Args:
@@ -112,7 +113,7 @@ def with_gradient(fn, gradient):
     return module.custom_gradient(lambda x: (fn(x), gradient)) if name() == "tensorflow" else fn
 
 
-def jit(fn, xla=False, reads=()):
+def jit(fn: Callable, xla: bool = False, reads: Sequence = ()) -> Callable:
     """Compile `fn`, which branches and loops on no tensor, for repeated calls with tensors of the same shapes.
 
     On TensorFlow this is a graph (`tf.function`), and XLA only where `xla=True`: on a CPU, XLA makes element-wise
@@ -150,17 +151,17 @@ def jit(fn, xla=False, reads=()):
     return eagerly
 
 
-def compiles():
+def compiles() -> bool:
     """Whether `jit` makes a function faster: not on PyTorch, where it runs eagerly."""
     return name() != "torch"
 
 
-def gains_by_winograd():
+def gains_by_winograd() -> bool:
     """Whether `retinanet.winograd` is faster than the backend's own convolution: on TensorFlow's CPU alone."""
     return name() == "tensorflow" and device() == "CPU"
 
 
-def clear_gradients(variables):
+def clear_gradients(variables: Iterable) -> None:
     """Clear the gradients of the last training step where a variable keeps them: on PyTorch.
 
     Keras' own training step clears them too, but finds the variables by their path: of several with the same path, such
@@ -171,7 +172,7 @@ def clear_gradients(variables):
             variable.value.grad = None
 
 
-def device():
+def device() -> str:
     """Describe where tensors live, e.g. `"GPU: NVIDIA A100"` or `"CPU"`."""
     module, active = _module(), name()
     if active == "tensorflow":
@@ -184,7 +185,7 @@ def device():
     return "GPU: " + ", ".join(names) if names else "CPU"
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Give the versions of Keras and of the active backend as a dict of strings."""
     module = _module()
     import keras

@@ -7,6 +7,8 @@ Keras tensors too, of any backend: these give tensors, with gradients; their sha
 
 import functools
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ _FORMS = {
 }
 
 
-def convert(boxes, source: str, target: str):
+def convert(boxes: Any, source: str, target: str) -> Any:
     """Convert boxes from one form to another.
 
     Args:
@@ -46,12 +48,12 @@ def convert(boxes, source: str, target: str):
     return xp.stack([a, b, c, d], axis=-1)
 
 
-def area(boxes):
+def area(boxes: Any) -> Any:
     """Measure the area of each box: (..., 4) float xyxy → (...) float32, in square pixels."""
     return _area(_planes(_checked("area: boxes", boxes, _namespace(boxes))))
 
 
-def iou(a, b):
+def iou(a: Any, b: Any) -> Any:
     """Measure the intersection over union of every box of `a` with every box of `b`.
 
     A box without area has IoU 0 with every box, itself included. Thousands of boxes with thousands are
@@ -70,7 +72,7 @@ def iou(a, b):
     return _pairwise("iou", a, b, generalized=False)
 
 
-def giou(a, b):
+def giou(a: Any, b: Any) -> Any:
     """Measure the generalized IoU, which tells near from far even where boxes do not overlap.
 
     GIoU = IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box around A and B; where C has no area, it is 0.
@@ -85,7 +87,7 @@ def giou(a, b):
     return _pairwise("giou", a, b, generalized=True)
 
 
-def paired_iou(a, b):
+def paired_iou(a: Any, b: Any) -> Any:
     """Measure the IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
 
     On tensors it is differentiable, and no gradient is NaN; where boxes are apart, the gradient is 0. Predicted boxes
@@ -94,12 +96,18 @@ def paired_iou(a, b):
     return _paired("paired_iou", a, b, generalized=False)
 
 
-def paired_giou(a, b):
+def paired_giou(a: Any, b: Any) -> Any:
     """Measure the GIoU of each box of `a` with its partner in `b`. See `paired_iou` and `giou`."""
     return _paired("paired_giou", a, b, generalized=True)
 
 
-def nms(boxes, scores, iou_threshold: float = 0.5, max_boxes: int | None = None, labels=None) -> np.ndarray:
+def nms(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    iou_threshold: float = 0.5,
+    max_boxes: int | None = None,
+    labels: np.ndarray | None = None,
+) -> np.ndarray:
     """Suppress boxes that overlap a better one: greedy non-maximum suppression.
 
     From the best score down, a box is kept unless its IoU with a kept one is above the threshold (at the threshold it
@@ -143,8 +151,14 @@ def nms(boxes, scores, iou_threshold: float = 0.5, max_boxes: int | None = None,
     return order[np.sort(np.concatenate(kept))[:limit]]
 
 
-def anchors(image_size, strides=(8, 16, 32, 64, 128), sizes=(32, 64, 128, 256, 512), ratios=(0.5, 1, 2),
-            scales=(1, 2 ** (1 / 3), 2 ** (2 / 3)), by_level: bool = False):  # fmt: skip
+def anchors(
+    image_size: Any,
+    strides: Sequence[int] = (8, 16, 32, 64, 128),
+    sizes: Sequence = (32, 64, 128, 256, 512),
+    ratios: Sequence[float] = (0.5, 1, 2),
+    scales: Sequence[float] = (1, 2 ** (1 / 3), 2 ** (2 / 3)),
+    by_level: bool = False,
+) -> Any:
     """Lay out the anchors of a feature pyramid; the defaults are RetinaNet's, nine a cell on the levels P3 to P7.
 
     A level of stride s has ceil(height / s) rows and ceil(width / s) columns of cells, centred at ((column + ½) s,
@@ -180,7 +194,7 @@ def anchors(image_size, strides=(8, 16, 32, 64, 128), sizes=(32, 64, 128, 256, 5
     return levels if by_level else np.concatenate(levels)
 
 
-def encode(boxes, anchors, variances=(1, 1, 1, 1)):
+def encode(boxes: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) -> Any:
     """Express boxes as offsets from their anchors, which is what a box head learns.
 
     The offsets are (Δx / w, Δy / h, log of the ratio of widths, of heights), with Δ between centres and w, h of the
@@ -205,7 +219,7 @@ def encode(boxes, anchors, variances=(1, 1, 1, 1)):
     return xp.stack([delta / variance for delta, variance in zip(deltas, variances)], axis=-1)
 
 
-def decode(deltas, anchors, variances=(1, 1, 1, 1)):
+def decode(deltas: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) -> Any:
     """Turn offsets from anchors into boxes, xyxy in pixels: the inverse of `encode`.
 
     A side grows to at most 62.5 times (1000 / 16, as in Detectron) the anchor's, so that no head overflows. Boxes are

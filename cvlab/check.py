@@ -6,6 +6,7 @@ its claims are skipped and counted.
 """
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,15 @@ import numpy as np
 tally = {"skipped": 0, "failed": 0}
 
 
-def check(name, value, at_least=None, at_most=None, *, equals=None, digits=None):
+def check(
+    name: str,
+    value: Any,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    *,
+    equals: Any = None,
+    digits: int | None = None,
+) -> None:
     """Assert a claim of the text and print it with its bound: the line is the same wherever the claim holds.
 
     Args: name: the claim, "accuracy of the frozen model". value: a number; for `equals` also an array or text; without
@@ -61,7 +70,16 @@ class Claims:
             print(f"○ {self.skipped} {claims} about the book's own data {were} skipped")
 
 
-def exercise(name, answer, at_least=None, at_most=None, *, equals=None, digits=None, hint=""):
+def exercise(
+    name: str,
+    answer: Any,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    *,
+    equals: Any = None,
+    digits: int | None = None,
+    hint: str = "",
+) -> None:
     """Say whether an exercise's answer is right; a wrong one gets the hint, never a traceback, and not the solution.
 
     Args: answer: what `check` takes, or a function without arguments that gives it: then its errors are told in words.
@@ -78,7 +96,14 @@ def exercise(name, answer, at_least=None, at_most=None, *, equals=None, digits=N
     print(line.rstrip())
 
 
-def judge(name, value, at_least=None, at_most=None, equals=None, digits=None):
+def judge(
+    name: str,
+    value: Any,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    equals: Any = None,
+    digits: int | None = None,
+) -> tuple:
     """Compare a value with what is asked of it → (does it hold?, the claim, what was found, what was expected)."""
     if equals is None and at_least is None and at_most is None and digits is None:
         if not isinstance(value, (bool, np.bool_)):

@@ -4,11 +4,17 @@ Every model takes pixels from 0 to 255, `(N, H, W, 3)`, uint8 or float32, of any
 """
 
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvlab import backend, data
 from cvlab.engine import memory
+
+if TYPE_CHECKING:
+    import keras
 
 LITE0_STAGES = (  # repeats, kernel, stride, expansion, filters: Tan and Le (2019), Table 1
     (1, 3, 1, 1, 16),
@@ -24,7 +30,7 @@ LEARNING_RATES = {"frozen": 3e-3, "fine_tune": 5e-4, "scratch": 2e-3}  # of `tri
 CIFAR_MEAN, CIFAR_STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 
 
-def backbone(name, **options):
+def backbone(name: str, **options: Any) -> "keras.Model":
     """Build a network of this module by its function's name, without top unless the options say so."""
     known = {fn.__name__: fn for fn in (efficientnet_lite0, resnet20, resnet50, alexnet, zfnet)}
     if name not in known:
@@ -32,7 +38,12 @@ def backbone(name, **options):
     return known[name](**{"include_top": False, **options})
 
 
-def resnet20(weights="cifar10", include_top=True, num_classes=10, classifier_activation="softmax"):
+def resnet20(
+    weights: str | Path | None = "cifar10",
+    include_top: bool = True,
+    num_classes: int | None = 10,
+    classifier_activation: str | None = "softmax",
+) -> "keras.Model":
     """Build the ResNet-20 that its authors designed for 32×32 pictures.
 
     Three stages of three residual blocks with 16, 32 and 64 filters; 0.27 million parameters. Projections (1×1
@@ -73,7 +84,12 @@ def resnet20(weights="cifar10", include_top=True, num_classes=10, classifier_act
     return _finish("resnet20", "cifar10", 10, pixels, x, weights, include_top, num_classes, classifier_activation)
 
 
-def efficientnet_lite0(weights="imagenet", include_top=True, num_classes=1000, classifier_activation="softmax"):
+def efficientnet_lite0(
+    weights: str | Path | None = "imagenet",
+    include_top: bool = True,
+    num_classes: int | None = 1000,
+    classifier_activation: str | None = "softmax",
+) -> "keras.Model":
     """Build EfficientNet-Lite0, an ImageNet network small enough for a CPU.
 
     Inverted residual blocks with ReLU6 and without squeeze-and-excitation; 4.7 million parameters; made for 224×224
@@ -121,7 +137,12 @@ def efficientnet_lite0(weights="imagenet", include_top=True, num_classes=1000, c
                    classifier_activation)  # fmt: skip
 
 
-def alexnet(weights="toybox", include_top=True, num_classes=9, classifier_activation="softmax"):
+def alexnet(
+    weights: str | Path | None = "toybox",
+    include_top: bool = True,
+    num_classes: int | None = 9,
+    classifier_activation: str | None = "softmax",
+) -> "keras.Model":
     """Build an AlexNet for 96×96 pictures: five convolutions, the first with 11×11 filters and stride 4.
 
     A third of the paper's filters in the first layer, a quarter in the others (32, 64, 96, 96, 64; 0.26 million
@@ -142,7 +163,12 @@ def alexnet(weights="toybox", include_top=True, num_classes=9, classifier_activa
     return _five_convolutions("alexnet", (11, 4), (5, 1), weights, include_top, num_classes, classifier_activation)
 
 
-def zfnet(weights="toybox", include_top=True, num_classes=9, classifier_activation="softmax"):
+def zfnet(
+    weights: str | Path | None = "toybox",
+    include_top: bool = True,
+    num_classes: int | None = 9,
+    classifier_activation: str | None = "softmax",
+) -> "keras.Model":
     """Build the ZFNet that matches `alexnet`: first filters of 7×7 with stride 2, and stride 2 in the second layer.
 
     From the first pooling on, its maps are twice as wide; from the second convolution on, of the same size. All else,
@@ -195,7 +221,12 @@ def _finish(name, trained_on, trained_classes, pixels, features, weights, includ
     return model if include_top else keras.Model(pixels, features, name=name)
 
 
-def resnet50(weights="imagenet", include_top=True, num_classes=1000, classifier_activation="softmax"):
+def resnet50(
+    weights: str | Path | None = "imagenet",
+    include_top: bool = True,
+    num_classes: int | None = 1000,
+    classifier_activation: str | None = "softmax",
+) -> "keras.Model":
     """Build Keras' own ResNet-50 with its preprocessing inside; its ImageNet weights (98 MB) are downloaded once.
 
     Args and Returns are those of `efficientnet_lite0`; feature maps are `(N, H/32, W/32, 2048)`, and with its top the
@@ -225,7 +256,9 @@ def resnet50(weights="imagenet", include_top=True, num_classes=1000, classifier_
     return keras.Model(pixels, model.output, name="resnet50_pixels")
 
 
-def transfer(backbone, num_classes, mode="frozen", input_size=None):
+def transfer(
+    backbone: "keras.Model", num_classes: int | None, mode: str = "frozen", input_size: int | None = None
+) -> "keras.Model":
     """Put a new classifier on a backbone.
 
     The backbone is copied, so that what is trained here changes no other model. In "frozen" and "fine_tune" batch
@@ -256,7 +289,9 @@ def transfer(backbone, num_classes, mode="frozen", input_size=None):
     return keras.Model(pixels, x, name=f"{backbone.name}_{mode}")
 
 
-def copy_body(backbone, mode="frozen", strides=None, name=None):
+def copy_body(
+    backbone: "keras.Model", mode: str = "frozen", strides: Sequence[int] | None = None, name: str | None = None
+) -> "keras.Model":
     """Copy a backbone for a head of another kind to stand on; `transfer` says what the modes do.
 
     Args:
@@ -301,7 +336,7 @@ def copy_body(backbone, mode="frozen", strides=None, name=None):
     return body
 
 
-def all_layers(model):
+def all_layers(model: "keras.Model") -> list:
     """List the layers that a model (or a layer) holds, and those that they hold; each comes once."""
     import keras
 
@@ -392,7 +427,7 @@ def _with_strides(body, strides, name):
     return keras.Model(body.inputs, [last[stride] for stride in strides], name=name)
 
 
-def features(model, images, batch_size=64, progress=False):
+def features(model: "keras.Model", images: np.ndarray, batch_size: int = 64, progress: bool = False) -> Any:
     """Run images through a model, batch by batch. What it gave for an image before is remembered.
 
     Args:
@@ -423,7 +458,17 @@ def features(model, images, batch_size=64, progress=False):
     return joined if isinstance(model.output, (list, tuple)) else joined[0]
 
 
-def train(model, images, labels, steps=200, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
+def train(
+    model: "keras.Model",
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: int = 200,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    augment: Callable | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict:
     """Train a classifier with Adam and a learning rate that falls to zero along a cosine.
 
     Where everything but the last layer is frozen, each picture's features are computed once and kept, and the steps
@@ -458,7 +503,16 @@ def train(model, images, labels, steps=200, learning_rate=1e-3, batch_size=32, a
     return {"loss": losses, "seconds": time.perf_counter() - began}
 
 
-def fit_top(layer, cached, labels, steps, learning_rate, batch_size=32, seed=0, progress=False):
+def fit_top(
+    layer: Any,
+    cached: Sequence | None,
+    labels: np.ndarray,
+    steps: int,
+    learning_rate: float,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
     """Train a dense layer on cached features (N, C) as `train` does; give the loss of each step.
 
     The layer is trained on features with mean 0 and variance 1, so that one learning rate suits all channels; its
@@ -477,7 +531,17 @@ def fit_top(layer, cached, labels, steps, learning_rate, batch_size=32, seed=0, 
     return losses
 
 
-def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment=None, seed=0, progress=False):
+def fit(
+    model: "keras.Model",
+    inputs: Any,
+    labels: np.ndarray,
+    steps: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    augment: Callable | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
     """Train a classifier on inputs of any kind, (N, ...), as `train` does on pictures; give the loss of each step."""
     labels, classes = np.asarray(labels), model.outputs[0].shape[-1]
     if labels.shape != (len(inputs),) or labels.min() < 0 or labels.max() >= classes:
@@ -490,7 +554,13 @@ def fit(model, inputs, labels, steps, learning_rate=1e-3, batch_size=32, augment
     return optimize(model, LOSS, draw, len(inputs), steps, learning_rate, batch_size, seed, progress)
 
 
-def augment(images, generator, zoom=(0.9, 1.2), shift=0.08, colour=0.2):
+def augment(
+    images: np.ndarray,
+    generator: np.random.Generator,
+    zoom: tuple[float, float] = (0.9, 1.2),
+    shift: float = 0.08,
+    colour: float = 0.2,
+) -> np.ndarray:
     """Flip pictures left to right, zoom, shift and tint them, each in its own way; edges are mirrored.
 
     Args:
@@ -505,7 +575,7 @@ def augment(images, generator, zoom=(0.9, 1.2), shift=0.08, colour=0.2):
     ])  # fmt: skip
 
 
-def random_view(shape, generator, zoom, shift):
+def random_view(shape: Sequence[int], generator: np.random.Generator, zoom: tuple[float, float], shift: float) -> tuple:
     """Draw how a picture of a shape (H, W, ...) is to be seen → whether flipped, its scale, and where its corner lies.
 
     The corner is (x, y) in pixels, such that the picture's middle stays in the middle but for the shift.
@@ -514,7 +584,9 @@ def random_view(shape, generator, zoom, shift):
     return flipped, scale, np.float32(shape[1::-1]) * ((1 - scale) / 2 + generator.uniform(-shift, shift, 2))
 
 
-def warped(image, flipped, scale, corner, outside=None, **how):
+def warped(
+    image: np.ndarray, flipped: bool, scale: float, corner: np.ndarray, outside: Any = None, **how: Any
+) -> np.ndarray:
     """Show a picture as `random_view` says; what comes into view from outside is its mirror, or of a colour."""
     import cv2
 
@@ -524,13 +596,23 @@ def warped(image, flipped, scale, corner, outside=None, **how):
     return cv2.warpAffine(image, np.float32([[scale, 0, x], [0, scale, y]]), image.shape[1::-1], **edge, **how)
 
 
-def tinted(image, generator, colour):
+def tinted(image: np.ndarray, generator: np.random.Generator, colour: float) -> np.ndarray:
     """Change a picture's brightness by up to a share `colour`, and each channel's by half of that → uint8."""
     gain = (1 + generator.uniform(-colour, colour)) * (1 + generator.uniform(-colour, colour, 3) / 2)
     return np.clip(image * gain, 0, 255).astype(np.uint8)
 
 
-def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32, seed=0, progress=False):
+def optimize(
+    model: "keras.Model",
+    loss: Any,
+    draw: Callable,
+    count: int,
+    steps: int,
+    learning_rate: float = 1e-3,
+    batch_size: int = 32,
+    seed: int = 0,
+    progress: bool = False,
+) -> list[float]:
     """Take `steps` steps of Adam with a learning rate that falls to zero along a cosine: the book's training loop.
 
     Args:
@@ -562,8 +644,17 @@ def optimize(model, loss, draw, count, steps, learning_rate=1e-3, batch_size=32,
     return [float(loss) for loss in losses]
 
 
-def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_size=None, seeds=(0,),
-          learning_rate=None):  # fmt: skip
+def trial(
+    backbone: "keras.Model",
+    train_set: "data.Dataset",
+    test_set: "data.Dataset",
+    mode: str,
+    per_class: int | None = None,
+    steps: int = 200,
+    input_size: int | None = None,
+    seeds: Sequence[int] = (0,),
+    learning_rate: float | None = None,
+) -> list[dict]:
     """Train a transfer on `per_class` pictures of each class (None: all) and test it, once for each seed.
 
     The seed decides which pictures are drawn, in which order they come, and how random weights start. Without a
@@ -590,7 +681,7 @@ def trial(backbone, train_set, test_set, mode, per_class=None, steps=200, input_
     return rows
 
 
-def accuracy(model, images, labels):
+def accuracy(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> float:
     """Give the share of pictures whose most probable class is their label, 0–1."""
     probabilities = features(model, images)
     if not np.isfinite(probabilities).all():

@@ -15,7 +15,9 @@ import sys
 import tarfile
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +139,15 @@ class Dataset:
         return self.take(self.draw(per_class, seed))
 
 
-def load(name, split="train", *, path=None, size=None, limit=None, classes=None):
+def load(
+    name: str,
+    split: str = "train",
+    *,
+    path: str | Path | None = None,
+    size: int | None = None,
+    limit: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Dataset:
     """Load one split of a dataset.
 
     Args:
@@ -169,7 +179,7 @@ def load(name, split="train", *, path=None, size=None, limit=None, classes=None)
     return data if size is None else _resize(data, size)
 
 
-def splits(name, **options):
+def splits(name: str, **options: Any) -> Any:
     """Load train, val and test, as `load` does. Of data without a val split, a tenth of train, drawn, becomes val.
 
     Returns: three Datasets.
@@ -188,7 +198,7 @@ def splits(name, **options):
     return train.take(np.sort(order[held:])), val, test
 
 
-def describe(name):
+def describe(name: str) -> Any:
     """Say in a few lines what a dataset holds, where it comes from, its licence, and where it lies here."""
     if name in OWN:
         return f"{name}: your own data, {OWN[name]}; load({name!r}, split, path=...)"
@@ -197,12 +207,12 @@ def describe(name):
             f"here: {find(file) or 'not on this machine'}")  # fmt: skip
 
 
-def available():
+def available() -> Any:
     """Give a dict of every known dataset's name and where it lies on this machine (None where it doesn't)."""
     return {name: find(entry[1]) for name, entry in CATALOGUE.items()}
 
 
-def weights(name):
+def weights(name: str) -> Path:
     """Give the path of the book's weights, e.g. "efficientnet_lite0_imagenet", after comparing their checksum.
 
     Raises: ValueError for an unknown name; DataUnavailable or DataError as `load` does.
@@ -213,7 +223,7 @@ def weights(name):
     return whole(f"weights/{name}.weights.h5", f"weights: {name}")
 
 
-def results(name):
+def results(name: str) -> dict:
     """Give a committed measurement, `experiments/results/<name>.json`, as the dictionary that its script wrote."""
     path = BOOK / "experiments" / "results" / f"{name}.json"
     if not path.exists():
@@ -224,12 +234,12 @@ def results(name):
         raise DataError(f"results: {path} is not JSON ({error}); `git checkout {path}` brings it back") from error
 
 
-def imagenet_classes():
+def imagenet_classes() -> Any:
     """Give the 1,000 ImageNet class names, in the order in which models number their outputs."""
     return tuple(name for _, name in _imagenet())
 
 
-def photograph(name):
+def photograph(name: str) -> np.ndarray:
     """Give a public photograph of scikit-image's, `(H, W, 3)` uint8: "chelsea" (a cat), "coffee" or "camera"."""
     import skimage.data
 
@@ -239,7 +249,7 @@ def photograph(name):
     return np.repeat(image[..., None], 3, -1) if image.ndim == 2 else image[..., :3]
 
 
-def centre_crop(image, short=256, size=224):
+def centre_crop(image: np.ndarray, short: int = 256, size: int | None = 224) -> np.ndarray:
     """Resize an image's shorter side to `short` and cut `size` × `size` pixels from its centre: ImageNet's usual view.
 
     Args: image: (H, W, 3) uint8. Returns: (size, size, 3) uint8.
@@ -253,7 +263,7 @@ def centre_crop(image, short=256, size=224):
     return image[top : top + size, left : left + size]
 
 
-def as_images(images, where):
+def as_images(images: np.ndarray, where: str) -> np.ndarray:
     """Check that `images` are (N, H, W, 3), uint8 or float32, with at least one image; give them as an array."""
     images = np.asarray(images)
     if images.dtype not in (np.uint8, np.float32) or images.ndim != 4 or images.shape[-1] != 3 or not len(images):

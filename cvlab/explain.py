@@ -9,6 +9,8 @@ Every function takes the weights as they are when it is called; what is kept of 
 weights or logits with NaN or infinite numbers are an error that says where they are.
 """
 
+from typing import Any
+
 import cv2
 import keras
 import numpy as np
@@ -21,7 +23,9 @@ LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormaliza
           layers.Normalization, layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
 
 
-def cam(model, images, classes=None, batch_size=16, raw=False):
+def cam(
+    model: "keras.Model", images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16, raw: bool = False
+) -> np.ndarray:
     """Map which places speak for a class, by the weights of the dense layer behind the pooling.
 
     A cell of the last feature maps adds w · f / (h · w) to the logit: f are its features, w the class's weights, and
@@ -62,7 +66,14 @@ def cam(model, images, classes=None, batch_size=16, raw=False):
     return _heatmaps("cam", network, plan, shares, images, classes, batch_size, raw)
 
 
-def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
+def grad_cam(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: np.ndarray | None = None,
+    layer: Any = None,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
     """Map which places of a layer speak for a class, its feature maps weighted by the gradient of the logit.
 
     The weight of a feature map is the mean, over its cells, of the logit's gradient by them; the raw map is the
@@ -102,7 +113,9 @@ def grad_cam(model, images, classes=None, layer=None, batch_size=16, raw=False):
     return _heatmaps("grad_cam", network, plan, weighted, images, classes, batch_size, raw)
 
 
-def saliency(model, images, classes=None, batch_size=16, raw=False):
+def saliency(
+    model: "keras.Model", images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16, raw: bool = False
+) -> np.ndarray:
     """Map how much the logit changes with each pixel: its gradient by the picture.
 
     The absolute values of a pixel's channels are summed, and each map is divided by its own maximum.
@@ -135,7 +148,16 @@ def saliency(model, images, classes=None, batch_size=16, raw=False):
     return _as_given(maps if raw else _scaled(maps), images)
 
 
-def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, batch_size=16, raw=False):
+def smooth_grad(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: np.ndarray | None = None,
+    samples: int = 16,
+    noise: float = 0.15,
+    seed: int = 0,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
     """Map the saliency that stays when noise is added: the mean gradient of several noisy copies of each picture.
 
     The mean is of signed gradients; then the absolute values of a pixel's channels are summed, and each map is divided
@@ -191,7 +213,7 @@ def smooth_grad(model, images, classes=None, samples=16, noise=0.15, seed=0, bat
     return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
 
 
-def logits(model, images, batch_size=16):
+def logits(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Give the scores that a softmax or sigmoid at the model's end would turn into probabilities.
 
     Returns:
@@ -204,7 +226,7 @@ def logits(model, images, batch_size=16):
     return _outputs("logits", network, network.checked(images, None, "logits")[0], batch_size)
 
 
-def probabilities(model, images, batch_size=16):
+def probabilities(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Give each output's probability, (N, outputs) float32 in [0, 1], also where the model itself gives logits.
 
     The model's own softmax or sigmoid decides, wherever it is; logits of a model with neither get softmax, a single one
@@ -219,7 +241,7 @@ def probabilities(model, images, batch_size=16):
     return ops.convert_to_numpy(ops.softmax(scores, axis=-1))
 
 
-def predicted_classes(model, images, batch_size=16):
+def predicted_classes(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> np.ndarray:
     """Give the most probable class of each image, (N,) int32: the one explained where `classes` is None.
 
     Of a model with one output it is 0 where the probability is 0.5 or more, else 1.
@@ -232,7 +254,14 @@ def predicted_classes(model, images, batch_size=16):
     return scores.argmax(-1).astype(np.int32)
 
 
-def deconvnet(model, images, layer, channel=None, switches=True, everywhere=False):
+def deconvnet(
+    model: "keras.Model",
+    images: np.ndarray,
+    layer: Any,
+    channel: int | None = None,
+    switches: Any = True,
+    everywhere: bool = False,
+) -> Any:
     """Project a feature back to the pixels, as ZFNet's authors did: unpool, rectify, transposed filters.
 
     From the strongest activation of a layer down to the picture: max pooling puts each value back to where its maximum
@@ -272,7 +301,9 @@ def deconvnet(model, images, layer, channel=None, switches=True, everywhere=Fals
     return _as_given(back, images)
 
 
-def strongest(model, images, layer, channel, count=9, batch_size=64):
+def strongest(
+    model: "keras.Model", images: np.ndarray, layer: Any, channel: int, count: int = 9, batch_size: int = 64
+) -> Any:
     """Find the pictures that excite a feature most, and the part of each that the strongest activation sees.
 
     Args:
@@ -313,7 +344,7 @@ def strongest(model, images, layer, channel, count=9, batch_size=64):
     return rows, windows.astype(np.float32), flat[rows].max(-1)
 
 
-def overlay(image, map, opacity=0.5, cmap="viridis"):
+def overlay(image: np.ndarray, map: np.ndarray, opacity: float = 0.5, cmap: str = "viridis") -> np.ndarray:
     """Lay a map over its picture, in the colours of a matplotlib colour map.
 
     Args:
@@ -339,7 +370,7 @@ def overlay(image, map, opacity=0.5, cmap="viridis"):
     return np.rint(np.clip((1 - opacity) * image + opacity * colours, 0, 255)).astype(np.uint8)
 
 
-def normalize(images, mean=0.0, std=255.0):
+def normalize(images: np.ndarray, mean: Any = 0.0, std: Any = 255.0) -> Any:
     """Bring pixels to a model's range: (images − mean) / std, channel by channel.
 
     Args: images: (..., 3). mean, std: numbers, or one for each channel, in the units of the images; by default pixels
@@ -351,7 +382,7 @@ def normalize(images, mean=0.0, std=255.0):
     return ((np.asarray(images, np.float64) - mean) / std).astype(np.float32)
 
 
-def denormalize(images, mean=0.0, std=255.0):
+def denormalize(images: np.ndarray, mean: Any = 0.0, std: Any = 255.0) -> Any:
     """Undo `normalize` with the same mean and std: images · std + mean, by default 0–1 to 0–255.
 
     Returns:

@@ -5,7 +5,9 @@ import itertools
 import json
 import re
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 from .page import Shown, identifier, img, prose
 
@@ -25,7 +27,17 @@ s.innerHTML=i?d.querySelectorAll('li')[i.value].innerHTML:'Choose an answer firs
 CALL = "(document.currentScript?document.currentScript.parentNode:document.getElementById('%s'))"
 
 
-def explore(fn, *, caption=None, alt=None, label=None, start=None, name=None, lossless=None, **choices):
+def explore(
+    fn: Callable,
+    *,
+    caption: str | None = None,
+    alt: str | None = None,
+    label: Any = None,
+    start: Any = None,
+    name: str | None = None,
+    lossless: bool | None = None,
+    **choices: Any,
+) -> Any:
     """Show the picture that `fn` draws for one or two parameters, and let the reader choose these.
 
     In a kernel this is an ipywidgets control that calls `fn`; in a page, a slider (numbers) or a list (all else) over
@@ -148,7 +160,7 @@ class Control(Shown):
         return {"application/vnd.jupyter.widget-view+json": view, "text/plain": self.plain, **page}
 
 
-def parameter(key, given, label, start):
+def parameter(key: str, given: Any, label: Any, start: Any) -> Any:
     """Read one parameter's choices → its values, their texts, and its control in HTML."""
     values = list(given.values() if isinstance(given, dict) else given)
     values = [v.item() if getattr(v, "shape", None) == () else v for v in values]
@@ -174,12 +186,12 @@ def parameter(key, given, label, start):
     return SimpleNamespace(key=key, label=label, html=control, **own)
 
 
-def worded(value):
+def worded(value: Any) -> str:
     """Write a choice as the reader sees it."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def quiz(question, answers, correct, *, name=None):
+def quiz(question: str, answers: dict[str, str], correct: str, *, name: str | None = None) -> Any:
     """Ask a question with one right answer, and say to each answer why; works without a kernel.
 
     Args: answers: {answer: what to say to it}. correct: the right answer. In all texts `this` becomes code.

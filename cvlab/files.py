@@ -7,6 +7,7 @@ import os
 import tempfile
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
@@ -24,7 +25,7 @@ class DataError(ValueError):
 
 
 @functools.cache
-def manifest():
+def manifest() -> dict:
     """Give the manifest of the book's own files: path below `data/` → sha256, bytes and licence.
 
     It is not recorded as opened: whoever uses a file depends on that file, and not on the other entries.
@@ -32,12 +33,12 @@ def manifest():
     return json.loads((EMBEDDED / "manifest.json").read_text(encoding="utf-8"))["files"]
 
 
-def cache_folder():
+def cache_folder() -> Path:
     """Give the folder that downloads are kept in: $XDG_CACHE_HOME/cvlab, or ~/.cache/cvlab."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cvlab"
 
 
-def own_folder():
+def own_folder() -> Path | None:
     """Give the folder that CVLAB_DATA names, or None where it is not set; raise DataUnavailable where there is none."""
     value = os.environ.get("CVLAB_DATA")
     if value and not Path(value).is_dir():
@@ -45,7 +46,7 @@ def own_folder():
     return Path(value) if value else None
 
 
-def record(path):
+def record(path: str | Path | None) -> Any:
     """Note in `opened` that a file of the book is about to be read, and give its path.
 
     What a lesson opened is part of its stamp (see `stamps`), so each file of the book that a module or a lesson reads
@@ -59,7 +60,7 @@ def record(path):
     return path
 
 
-def find(file):
+def find(file: str) -> Any:
     """Find a file of the book's own (its path below `data/`), or a data set's archive or the folder it was unpacked to.
 
     Returns: its path, or None where it is not on this machine.
@@ -74,7 +75,7 @@ def find(file):
     return None
 
 
-def whole(file, what):
+def whole(file: str, what: str) -> Any:
     """Give the path of a file of the book's own, whole as in the manifest, fetched where the package came without it.
 
     Args: what: who asks for what, for the messages.
@@ -94,7 +95,7 @@ def whole(file, what):
     )
 
 
-def origin():
+def origin() -> Any:
     """Give the address of the folder `data` at the commit that pip installed cvlab from (PEP 610), else None."""
     try:
         noted = json.loads(metadata.distribution("cvlab").read_text("direct_url.json") or "{}")
@@ -104,7 +105,7 @@ def origin():
     return f"{url}/raw/{commit}/data" if commit and url.startswith("https://") else None
 
 
-def fetch(url, target, sha256, limit, context=None):
+def fetch(url: str, target: Any, sha256: str, limit: int | None, context: Any = None) -> Any:
     """Download a file over https with a progress bar; nothing is left behind unless all of it is right.
 
     Args: url: an https address. target: path of the file. sha256: its checksum. limit: the most bytes to accept.

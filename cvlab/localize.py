@@ -7,6 +7,8 @@ what goes in and out of `train` and `predict` are boxes in pixels, [x_min, y_min
 import dataclasses
 import functools
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +19,14 @@ from cvlab import boxes, classify, data
 LOSSES = ("l1", "iou", "giou")
 
 
-def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=(16, 32), head="votes"):
+def regressor(
+    backbone: "keras.Model",
+    num_classes: int | None = None,
+    mode: str = "frozen",
+    input_size: int | None = 96,
+    strides: Sequence[int] = (16, 32),
+    head: str = "votes",
+) -> "keras.Model":
     """Put a box head, and beside it a class head, on one backbone.
 
     With head="votes" every cell of the feature map proposes where each side of the box lies, relative to itself, and
@@ -50,7 +59,7 @@ def regressor(backbone, num_classes=None, mode="frozen", input_size=96, strides=
     return keras.Model(pixels, outputs(body(pixels)), name=f"{backbone.name}_{head}")
 
 
-def heads(shapes, num_classes=None, head="votes", width=96):
+def heads(shapes: Sequence, num_classes: int | None = None, head: str = "votes", width: float = 96) -> "keras.Model":
     """Build the two heads alone, from feature maps of these (h, w, C) shapes, in any order. See `regressor`.
 
     Their last layer starts with zeros, so that all pictures begin with the same box, and the first steps are small:
@@ -87,13 +96,13 @@ def heads(shapes, num_classes=None, head="votes", width=96):
     return keras.Model(maps, outputs, name="heads")
 
 
-def cells(rows, columns):
+def cells(rows: Any, columns: int) -> np.ndarray:
     """Give the centre of each cell of a feature map, twice, in fractions of the picture: (rows, columns, 4)."""
     x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
     return np.stack([x, y, x, y], axis=-1).astype(np.float32)
 
 
-def box_loss(true, predicted, kind="giou"):
+def box_loss(true: Any, predicted: Any, kind: str = "giou") -> Any:
     """Measure how far boxes are from true ones, by pairs.
 
     Args:
@@ -113,8 +122,20 @@ def box_loss(true, predicted, kind="giou"):
     return 1 - (boxes.paired_iou if kind == "iou" else boxes.paired_giou)(true, predicted)
 
 
-def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learning_rate=2e-3, batch_size=64,
-          augment=None, seed=0, progress=False, cached=None):  # fmt: skip
+def train(
+    model: "keras.Model",
+    images: np.ndarray,
+    true_boxes: np.ndarray,
+    labels: np.ndarray | None = None,
+    loss: Any = "giou",
+    steps: int = 300,
+    learning_rate: float = 2e-3,
+    batch_size: int = 64,
+    augment: Callable | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    cached: Sequence | None = None,
+) -> dict:
     """Train the heads, and the backbone where it is not frozen, with Adam and a cosine's learning rates.
 
     Args:
@@ -164,7 +185,7 @@ def train(model, images, true_boxes, labels=None, loss="giou", steps=300, learni
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
-def maps(model, images, progress=False):
+def maps(model: "keras.Model", images: np.ndarray, progress: bool = False) -> list[np.ndarray]:
     """Run pictures through a regressor's backbone: a list of (N, h, w, C) float32, for `train` and `predict`."""
     found = classify.features(model.get_layer("body"), images, progress=progress)
     return found if isinstance(found, list) else [found]
@@ -181,7 +202,7 @@ def _maps(model, images, cached, progress=False):
     return cached
 
 
-def predict(model, images, cached=None):
+def predict(model: "keras.Model", images: np.ndarray, cached: Sequence | None = None) -> dict[str, np.ndarray]:
     """Give what a regressor says of pictures: {"box": (N, 4) float32, xyxy in pixels, …} with all that the model gives.
 
     Sides beyond the picture's border are put on it. As the true box lies within, no IoU becomes lower by that.
@@ -196,7 +217,7 @@ def predict(model, images, cached=None):
     return found | {"box": np.clip(found["box"], 0, 1) * _sides(images)}
 
 
-def fractions(true_boxes, images):
+def fractions(true_boxes: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Turn boxes in pixels of `images`, one a picture, into fractions of width and height: (N, 4) float32.
 
     Raises: ValueError for another shape, and for a box that is empty or lies outside its picture.
@@ -216,7 +237,13 @@ def _sides(images):
     return np.float32([images.shape[2], images.shape[1]] * 2)
 
 
-def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
+def augment(
+    images: np.ndarray,
+    true_boxes: np.ndarray,
+    generator: np.random.Generator,
+    zoom: tuple[float, float] = (0.7, 1.3),
+    shift: float = 0.1,
+) -> tuple[np.ndarray, np.ndarray]:
     """Flip pictures left to right, zoom and shift them, and let the boxes follow; every box stays whole enough.
 
     What comes into view from outside has the picture's mean colour. A picture whose box would lose more than a fifth of
@@ -244,7 +271,7 @@ def augment(images, true_boxes, generator, zoom=(0.7, 1.3), shift=0.1):
     return images, moved
 
 
-def load(name, split="train", **options):
+def load(name: str, split: str = "train", **options: Any) -> Any:
     """Load one split of a data set as `data.load` does, with one box a picture; pictures with more are left out.
 
     "mnist" has no boxes: its digits are put on canvases of 75×75, see `digits_on_canvas`, and `size` is passed over.
@@ -269,7 +296,7 @@ def load(name, split="train", **options):
     return dataclasses.replace(part, boxes=np.concatenate(part.boxes), labels=np.concatenate(part.labels))
 
 
-def digits_on_canvas(digits, canvas=75, seed=0):
+def digits_on_canvas(digits: np.ndarray, canvas: int = 75, seed: int = 0) -> Any:
     """Put each digit at a random place of a black canvas of its own, with the box around its ink.
 
     Args:
@@ -298,7 +325,7 @@ def digits_on_canvas(digits, canvas=75, seed=0):
     return images, np.float32(found)
 
 
-def scores(predicted, true):
+def scores(predicted: np.ndarray, true: np.ndarray) -> dict:
     """Compare boxes by pairs, (N, 4) xyxy: {"IoU": mean, "> .5": share of pictures with IoU above, "> .75": …}."""
     overlap = boxes.paired_iou(np.asarray(predicted, np.float32), np.asarray(true, np.float32))
     return {

@@ -4,26 +4,31 @@ import collections
 import contextlib
 import io
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from .boxes import convert
 
+if TYPE_CHECKING:
+    import keras
+
 
 def detection_scores(
-    true_boxes,
-    true_labels,
-    boxes,
-    labels,
-    scores,
-    class_names=None,
+    true_boxes: Sequence[np.ndarray],
+    true_labels: Sequence[np.ndarray],
+    boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    class_names: Sequence[str] | None = None,
     max_boxes: int = 100,
     *,
-    crowd_boxes=None,
-    crowd_labels=None,
-    difficult_boxes=None,
-    difficult_labels=None,
+    crowd_boxes: Sequence[np.ndarray] | None = None,
+    crowd_labels: Sequence[np.ndarray] | None = None,
+    difficult_boxes: Sequence[np.ndarray] | None = None,
+    difficult_labels: Sequence[np.ndarray] | None = None,
 ) -> dict:
     """Score detections by the rules of COCO, with COCO's own evaluator.
 
@@ -69,8 +74,8 @@ def detection_scores(
             ("difficult", difficult_boxes, difficult_labels),
         )
     )
-    classes = sorted({annotation["category_id"] for annotation in truth + found})
-    classes = classes if class_names is None else range(len(class_names))
+    named = sorted({annotation["category_id"] for annotation in truth + found})
+    classes = named if class_names is None else list(range(len(class_names)))
     truth += [annotation | {"iscrowd": 1} for annotation in crowds]
     # The evaluator ignores objects outside its range of areas, but lets each match once: one for each detection.
     rivals = collections.Counter((annotation["image_id"], annotation["category_id"]) for annotation in found)
@@ -109,7 +114,7 @@ def detection_scores(
     }
 
 
-def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = None) -> dict:
+def segmentation_scores(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int, ignore: int | None = None) -> dict:
     """Score label maps by how well each class overlaps; all pictures count together.
 
     Args:
@@ -161,7 +166,7 @@ def segmentation_scores(y_true, y_pred, num_classes: int, ignore: int | None = N
     }
 
 
-def pointing_game(maps, masks, tolerance: float = 0):
+def pointing_game(maps: np.ndarray, masks: np.ndarray, tolerance: float = 0) -> np.ndarray:
     """Tell for each map whether its peak lies on the object.
 
     Args:
@@ -187,7 +192,7 @@ def pointing_game(maps, masks, tolerance: float = 0):
     return hits
 
 
-def energy_in_mask(maps, masks):
+def energy_in_mask(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Give the share of each map's sum that lies on the object.
 
     Args:
@@ -210,7 +215,15 @@ def energy_in_mask(maps, masks):
     return np.divide(inside, all_, out=np.zeros(len(maps)), where=all_ > 0)
 
 
-def deletion(model, images, maps, classes=None, steps: int = 20, baseline="mean", batch_size: int = 16) -> dict:
+def deletion(
+    model: "keras.Model",
+    images: np.ndarray,
+    maps: np.ndarray,
+    classes: Any = None,
+    steps: int = 20,
+    baseline: Any = "mean",
+    batch_size: int = 16,
+) -> dict:
     """Follow a class's probability while the pixels that a map ranks highest are taken away, step by step.
 
     The sooner it falls, the better the map: a small area is good. Pixels of equal rank go in a fixed random order.
@@ -238,7 +251,15 @@ def deletion(model, images, maps, classes=None, steps: int = 20, baseline="mean"
     return _curve("deletion", model, images, maps, classes, steps, baseline, batch_size)
 
 
-def insertion(model, images, maps, classes=None, steps: int = 20, baseline="blur", batch_size: int = 16) -> dict:
+def insertion(
+    model: "keras.Model",
+    images: np.ndarray,
+    maps: np.ndarray,
+    classes: Any = None,
+    steps: int = 20,
+    baseline: Any = "blur",
+    batch_size: int = 16,
+) -> dict:
     """Follow a class's probability while the pixels that a map ranks highest are put into an empty picture.
 
     The sooner it rises, the better the map: a large area is good. Without `classes`, the class is the one predicted of

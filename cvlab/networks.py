@@ -7,6 +7,8 @@ by then, is what counts.
 import functools
 import inspect
 import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -29,7 +31,7 @@ CONVOLVING = (*CONVOLUTIONS, layers.SeparableConv2D, layers.Conv2DTranspose)
 _networks = weakref.WeakKeyDictionary()  # a model's structure and what was compiled for it, while the model lives
 
 
-def laid_open(model, where):
+def laid_open(model: "keras.Model", where: str) -> Any:
     """Give the `Network` of a model, the one known from before where the model is built as it was.
 
     Args:
@@ -473,7 +475,7 @@ class _Norm(_Layer):
         return [ops.add(x * scale, shift)]
 
 
-def value(variable):
+def value(variable: Any) -> Any:
     return ops.stop_gradient(ops.convert_to_tensor(variable))
 
 
@@ -484,7 +486,7 @@ def _scale_and_shift(norm):
     return scale, shift + value(norm.beta) if norm.center else shift
 
 
-def product(layer, x, padding, kernel, bias=None):
+def product(layer: Any, x: Any, padding: str, kernel: Any, bias: Any = None) -> Any:
     """Compute a convolution or dense layer without its activation."""
     if isinstance(layer, layers.Dense):
         y = ops.matmul(x, kernel)
@@ -514,7 +516,7 @@ def product(layer, x, padding, kernel, bias=None):
     return backend.with_gradient(convolve, gradient)(x)
 
 
-def activation_name(function, shape):
+def activation_name(function: Callable, shape: Sequence[int]) -> str | None:
     """Name the one of ACTIVATIONS that a function is, by what it does to random tensors; None for another function.
 
     Args:
@@ -537,13 +539,13 @@ def activation_name(function, shape):
     return None
 
 
-def random_tensors(shape):
+def random_tensors(shape: Sequence[int]) -> np.ndarray:
     """Draw tensors of a shape without N, small and large ones → (8, ...) float32."""
     scales = np.reshape([0.1, 1, 10, 100] * 2, (8, *[1] * len(shape)))
     return (np.random.default_rng(0).normal(size=(8, *shape)) * scales).astype(np.float32)
 
 
-def results(function, tensors):
+def results(function: Callable, tensors: Any) -> Any:
     """Compute a function's float64 values for tensors, (N, ...); None where it takes no such tensors."""
     try:
         return ops.convert_to_numpy(function(ops.convert_to_tensor(tensors))).astype(np.float64)
@@ -569,7 +571,7 @@ def _functional(model):
     return model if own_call == "Functional.call" else None
 
 
-def batched(function, batch_size, *arrays):
+def batched(function: Callable, batch_size: int, *arrays: Any) -> Any:
     """Run a function of tensors over (N, ...) arrays, batch by batch; the last batch is filled up, to compile once.
 
     Returns:
@@ -589,13 +591,13 @@ def batched(function, batch_size, *arrays):
     return joined[0] if single else joined
 
 
-def not_finite(values):
+def not_finite(values: Any) -> str:
     """Name what is not finite among numbers: "NaN", "inf" or "NaN and inf"."""
     kinds = [name for name, is_so in (("NaN", np.isnan), ("inf", np.isinf)) if is_so(values).any()]
     return " and ".join(kinds)
 
 
-def same_padding(size, extent, stride):
+def same_padding(size: int, extent: int, stride: int) -> Any:
     """Give how many cells padding "same" puts before and behind an axis."""
     missing = max(0, (-(-size // stride) - 1) * stride + extent - size)
     return missing // 2, missing - missing // 2

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import zlib
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -27,30 +28,30 @@ class Shown:
         return {"text/html": self.html, "text/plain": self.plain}
 
 
-def prose(text):
+def prose(text: str) -> str:
     """Escape a text for HTML; what stands between backticks becomes code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
 
 
-def require(**texts):
+def require(**texts: Any) -> None:
     """Raise ValueError where a text that every figure needs is missing."""
     for key, text in texts.items():
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{key} is {text!r}, expected a sentence: no figure goes without")
 
 
-def identifier(prefix, name, *contents):
+def identifier(prefix: str, name: str, *contents: Any) -> str:
     """Make an element's id from its name or else from its contents: the same in every run."""
     own = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else ""
     return f"{prefix}-{own or hashlib.sha256(repr(contents).encode()).hexdigest()[:8]}"
 
 
-def is_drawing(picture):
+def is_drawing(picture: Any) -> bool:
     """Tell a matplotlib figure from an array, without importing matplotlib."""
     return hasattr(picture, "savefig")
 
 
-def pixels(picture):
+def pixels(picture: Any) -> np.ndarray:
     """Turn a matplotlib figure, or an array as in `show.images`, into (H, W, 3 or 4) uint8.
 
     Raises: ValueError for another shape, dtype or range: what the values mean is not guessed.
@@ -80,7 +81,7 @@ def pixels(picture):
     return array.repeat(3, 2) if array.shape[2] == 1 else array
 
 
-def webp(array, lossless=None):
+def webp(array: np.ndarray, lossless: bool | None = None) -> Any:
     """Encode (H, W, 3 or 4) uint8 as WebP; by default exactly where that is cheap: line art, small pictures."""
     from PIL import Image
 
@@ -96,7 +97,7 @@ def webp(array, lossless=None):
     return exact if exact and len(exact) <= max(1.3 * len(lossy), 4096) else lossy
 
 
-def img(picture, alt, lossless=None, fill=False, vector=True):
+def img(picture: Any, alt: str | None, lossless: bool | None = None, fill: bool = False, vector: bool = True) -> str:
     """Make the `<img>` of a picture, small arrays enlarged by squares.
 
     Args: fill: take all the width there is. vector: drawings become SVG where that is smaller.

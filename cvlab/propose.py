@@ -3,17 +3,22 @@
 import dataclasses
 import heapq
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cvlab import boxes, classify
+
+if TYPE_CHECKING:
+    import keras
 
 SIMILARITIES = ("colour", "texture", "size", "fill")
 COLOUR_SPACES = {"rgb": None, "hsv": "COLOR_RGB2HSV_FULL", "lab": "COLOR_RGB2LAB"}  # all with channels 0–255
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of R-CNN's offsets, so that they are of about the size 1
 
 
-def sliding_windows(image_size, size, stride):
+def sliding_windows(image_size: Any, size: Any, stride: Any) -> np.ndarray:
     """Lay out all windows of one size that lie within a picture.
 
     Args:
@@ -38,7 +43,7 @@ def sliding_windows(image_size, size, stride):
     return np.stack([x, y, x + w, y + h], axis=-1).reshape(-1, 4).astype(np.float32)
 
 
-def pyramid(image, smallest=48, factor=2**0.5):
+def pyramid(image: np.ndarray, smallest: int = 48, factor: float = 2**0.5) -> list:
     """Make an image pyramid: a picture at several sizes, so that a window of one size meets objects of many.
 
     Each level is scaled from the picture itself, by area: pixels are averaged, none is skipped.
@@ -76,8 +81,15 @@ def _picture(where, image):
     return image
 
 
-def selective_search(image, similarities=SIMILARITIES, scales=(50, 150, 300), colour_spaces=("hsv", "lab"),
-                     min_size=50, limit=None, seed=0):  # fmt: skip
+def selective_search(
+    image: np.ndarray,
+    similarities: Sequence[str] = SIMILARITIES,
+    scales: Sequence[float] = (50, 150, 300),
+    colour_spaces: Sequence[str] = ("hsv", "lab"),
+    min_size: int = 50,
+    limit: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
     """Propose the boxes around all regions that a bottom-up grouping ever makes.
 
     Felzenszwalb and Huttenlocher's graph cuts the picture into small regions, once for each scale and colour space;
@@ -155,7 +167,7 @@ class Regions:
                 "size": 1 - size / area, "fill": 1 - (sides.prod(-1) - size) / area}  # fmt: skip
 
 
-def pixel_bins(image):
+def pixel_bins(image: np.ndarray) -> Any:
     """Say of each pixel in which bin it counts, for the histograms of `describe`.
 
     Args:
@@ -177,7 +189,7 @@ def pixel_bins(image):
     return np.moveaxis(image.astype(np.int64) * 25 // 256, -1, 0), np.concatenate(texture)
 
 
-def describe(image, segments, bins=None):
+def describe(image: np.ndarray, segments: np.ndarray, bins: Any = None) -> Any:
     """Measure the regions of a segmentation: size, box, and histograms of colour and texture.
 
     Colour has 25 bins a channel; texture, the slope of the smoothed channel in each of eight directions, 10 bins each.
@@ -209,7 +221,7 @@ def describe(image, segments, bins=None):
     return Regions(sizes.astype(float), np.array(corners, float), histogram(colour, 25), histogram(texture, 10))
 
 
-def group(image, segments, similarities=SIMILARITIES, bins=None):
+def group(image: np.ndarray, segments: np.ndarray, similarities: Sequence[str] = SIMILARITIES, bins: Any = None) -> Any:
     """Merge the two most alike neighbours of a segmentation, again and again, until one region is left.
 
     All that describes a merged region follows from its parts: sizes add up, histograms are means weighted by size, the
@@ -262,7 +274,7 @@ def group(image, segments, similarities=SIMILARITIES, bins=None):
     return dataclasses.replace(regions, pairs=np.array(pairs, int).reshape(-1, 2), alike=np.array(values))
 
 
-def warp(image, proposals, size=96, context=None):
+def warp(image: np.ndarray, proposals: np.ndarray, size: int = 96, context: float | None = None) -> np.ndarray:
     """Cut boxes out of a picture and warp each to a square, whatever its shape, with a margin of what is around it.
 
     Args:
@@ -291,7 +303,9 @@ def warp(image, proposals, size=96, context=None):
     return crops
 
 
-def rcnn(backbone, num_classes, mode="frozen", input_size=96):
+def rcnn(
+    backbone: "keras.Model", num_classes: int | None, mode: str = "frozen", input_size: int | None = 96
+) -> "keras.Model":
     """Build R-CNN's network, from warped crops to a score for each class and to how the box should move.
 
     Each class has a score of its own, linear in the pooled features and with a sigmoid, so that a crop of background is
@@ -323,7 +337,17 @@ def rcnn(backbone, num_classes, mode="frozen", input_size=96):
     return keras.Model(crops, heads(body(crops)), name=f"rcnn_{mode}")
 
 
-def examples(proposals, true_boxes, labels, num_classes, per_image=64, share=1 / 3, positive=0.5, negative=0.3, seed=0):
+def examples(
+    proposals: Sequence[np.ndarray],
+    true_boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    num_classes: int | None,
+    per_image: int = 64,
+    share: float = 1 / 3,
+    positive: float = 0.5,
+    negative: float = 0.3,
+    seed: int = 0,
+) -> tuple:
     """Choose in each picture what R-CNN learns from, among proposals and true boxes.
 
     Args:
@@ -363,7 +387,9 @@ def examples(proposals, true_boxes, labels, num_classes, per_image=64, share=1 /
     return chosen, {"class": np.concatenate(classes), "box": np.concatenate(offsets)}
 
 
-def crop_features(model, images, proposals, progress=False):
+def crop_features(
+    model: "keras.Model", images: np.ndarray, proposals: Sequence[np.ndarray], progress: bool = False
+) -> list[np.ndarray]:
     """Run all proposals of all pictures through an R-CNN's backbone, which is where its time goes.
 
     Returns: an array (n, h, w, C) float16 a picture, for `train_rcnn` and `detect` to take as `cached`.
@@ -381,8 +407,18 @@ def _crops(images, owner, every, size):
     return np.concatenate([warp(images[i], box[None], size) for i, box in zip(owner, every, strict=True)])
 
 
-def train_rcnn(model, images, chosen, targets, steps=300, learning_rate=1e-2, batch_size=128, seed=0, progress=False,
-               cached=None):  # fmt: skip
+def train_rcnn(
+    model: "keras.Model",
+    images: np.ndarray,
+    chosen: Sequence[np.ndarray],
+    targets: dict,
+    steps: int = 300,
+    learning_rate: float = 1e-2,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: bool = False,
+    cached: Any = None,
+) -> dict:
     """Train an R-CNN with Adam and a cosine's learning rates; with a frozen backbone, on features computed once.
 
     The loss is the binary cross-entropy of the classes plus the smooth L1 loss of those offsets that count.
@@ -421,7 +457,16 @@ def _box_loss(wanted, offsets):
     return loss * ops.cast(ops.shape(loss)[0], "float32") / ops.maximum(ops.sum(counts), 1.0)  # Keras takes the mean
 
 
-def detect(model, images, proposals, score=0.05, iou=0.3, max_boxes=100, regress=True, cached=None):
+def detect(
+    model: "keras.Model",
+    images: np.ndarray,
+    proposals: Sequence[np.ndarray],
+    score: float = 0.05,
+    iou: float = 0.3,
+    max_boxes: int = 100,
+    regress: bool = True,
+    cached: Sequence | None = None,
+) -> list[dict]:
     """Find things by R-CNN: score each proposal for each class, move its box, and suppress what overlaps a better one.
 
     Args:

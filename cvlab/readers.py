@@ -12,6 +12,8 @@ import itertools
 import math
 import re
 import unicodedata
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -77,7 +79,7 @@ class Listing:
     bare: list = dataclasses.field(default_factory=list)
 
 
-def read(kind, store, split, limit=None, choose=None):
+def read(kind: str, store: Any, split: str, limit: int | None = None, choose: Any = None) -> Any:
     """Read one split of a store; refuse what can't be used.
 
     Args:
@@ -126,12 +128,12 @@ def read(kind, store, split, limit=None, choose=None):
     return columns | {"boxes": boxes, "labels": labels, "extras": extras}
 
 
-def refuse(_, message):
+def refuse(_: str, message: str) -> NoReturn:
     """Raise DataError: the report of those who can't go on."""
     raise message if isinstance(message, DataError) else fault(message)
 
 
-def recognize(store):
+def recognize(store: Any) -> list[str]:
     """List the kinds of data that a store looks like, after going into the one folder that may hold it all."""
     kinds = []
     for kind in ("masks", "coco", "voc"):
@@ -147,19 +149,19 @@ def recognize(store):
     return kinds
 
 
-def canonical(split):
+def canonical(split: str) -> str:
     """Give the one name of a split that data sets call by several, such as val for Validation."""
     lower = str(split).casefold()
     return ALIASES.get(lower, lower if lower in SPLITS else str(split))
 
 
-def drawn(name):
+def drawn(name: str) -> str:
     """Draw a file's split from its name: eight in ten train, one val, one test; the same on every machine."""
     tenth = int(hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest(), 16) % 10
     return "val" if tenth == 0 else "test" if tenth == 1 else "train"
 
 
-def check_boxes(store, entry, image, report):
+def check_boxes(store: Any, entry: Any, image: np.ndarray, report: Callable) -> None:
     """Report boxes that have no width or height, or lie outside their image by more than rounding."""
     height, width = image.shape[:2]
     for _, box, _ in entry.objects:
@@ -170,7 +172,7 @@ def check_boxes(store, entry, image, report):
                               f"{width}×{height} pixels: {corners.tolist()}")  # fmt: skip
 
 
-def check_map(store, entry, image, mask, names, report):
+def check_map(store: Any, entry: Any, image: np.ndarray, mask: np.ndarray, names: Any, report: Callable) -> None:
     """Report a label map that is in colours, of another size than its image, or holds an unknown class."""
     where = store.where(entry.map)
     if mask.ndim != 2:
@@ -186,7 +188,7 @@ def check_map(store, entry, image, mask, names, report):
 # Image folders
 
 
-def scan_folder(store, wanted, report):
+def scan_folder(store: Any, wanted: str | None, report: Callable) -> Any:
     """List an image folder; `wanted` is the one split whose images matter, or None for all."""
     _unwrap(store, _looks_like_classes)
     files, known = _images(store), {*SPLITS, wanted}
@@ -212,8 +214,8 @@ def scan_folder(store, wanted, report):
     if apart:
         notes.append(("passed over, as they belong to no split", [f"{place} ({n:,})" for place, n in apart.items()]))
     for folder in store.folders:
-        split, label = canonical(folder.split("/")[0]) if divided else wanted, folder.split("/")[-1]
-        if folder.count("/") == depth and label not in names and split in (*known, None):
+        part, label = canonical(folder.split("/")[0]) if divided else wanted, folder.split("/")[-1]
+        if folder.count("/") == depth and label not in names and part in (*known, None):
             notes.append(("passed over, as it holds no image", [f"{folder}/"]))
     return Listing(entries, names, notes=notes)
 
@@ -229,7 +231,7 @@ def _looks_like_classes(store):
 # Pascal VOC
 
 
-def scan_voc(store, wanted, report, choose=None):
+def scan_voc(store: Any, wanted: str | None, report: Callable, choose: Any = None) -> Any:
     """List Pascal VOC data, whose boxes count pixels from 1 and include the last one."""
     _unwrap(store, _looks_like_voc)
     notes = {}  # name below the annotations' folder, without its ending → file
@@ -427,7 +429,7 @@ def _same_place(image, path):
 # COCO
 
 
-def scan_coco(store, wanted, report):
+def scan_coco(store: Any, wanted: str | None, report: Callable) -> Any:
     """List COCO data: of one split's file, or of all where `wanted` is None."""
     _unwrap(store, _looks_like_coco)
     files = collections.defaultdict(list)
@@ -604,7 +606,7 @@ def _key(value):
 # Label maps
 
 
-def scan_masks(store, wanted, report):
+def scan_masks(store: Any, wanted: str | None, report: Callable) -> Any:
     """List images with label maps, whose values are lines of classes.txt, counted from 0."""
     _unwrap(store, _looks_like_masks)
     names, files = _mask_names(store, report), _images(store)

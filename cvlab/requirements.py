@@ -4,7 +4,9 @@ import importlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib import metadata
+from typing import Any
 
 # One module, several distributions that carry it.
 ALSO_KNOWN_AS = {
@@ -15,7 +17,7 @@ ALSO_KNOWN_AS = {
 KEPT = ("keras", "numpy", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "torch")
 
 
-def prepare():
+def prepare() -> None:
     """Install the packages that `cvlab` needs and that are missing, and leave all others as they are.
 
     Raises:
@@ -36,7 +38,7 @@ def prepare():
         )
 
 
-def needed():
+def needed() -> Any:
     """List the requirements of `cvlab` as installed, and of the Keras backend that is chosen.
 
     Returns:
@@ -58,7 +60,7 @@ def needed():
     return list(requirements.values())
 
 
-def compare(requirements):
+def compare(requirements: Iterable) -> Any:
     """Say which requirements this environment does not meet.
 
     Returns:
@@ -74,13 +76,13 @@ def compare(requirements):
     return missing, unfit
 
 
-def installed(name):
+def installed(name: str) -> Any:
     """Give the version of a distribution, or of another one that carries the same module; None where there is none."""
     versions = map(version_of, (name, *ALSO_KNOWN_AS.get(name, ())))
     return next((version for version in versions if version), None)
 
 
-def version_of(name):
+def version_of(name: str) -> str | None:
     """Give the version of the distribution of just this name, None where it is not installed."""
     try:
         return metadata.version(name)

@@ -13,7 +13,9 @@ import functools
 import os
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -102,7 +104,9 @@ class RetinaNetConfig:
         )
 
 
-def build(config, weights="pretrained", body=None):
+def build(
+    config: RetinaNetConfig, weights: str | None = "pretrained", body: "keras.Model | None" = None
+) -> "keras.Model":
     """Build the network of a configuration; what stands on the backbone is untrained.
 
     Args:
@@ -127,7 +131,7 @@ def build(config, weights="pretrained", body=None):
     return model
 
 
-def pyramid(config, widths):
+def pyramid(config: RetinaNetConfig, widths: Sequence[int]) -> "keras.Model":
     """Build the feature pyramid: to each of the backbone's maps, of these widths, comes what the next coarser knows."""
     maps = [keras.Input((None, None, width)) for width in widths]
 
@@ -144,7 +148,7 @@ def pyramid(config, widths):
     return keras.Model(maps, levels, name="fpn")
 
 
-def heads(config):
+def heads(config: RetinaNetConfig) -> tuple:
     """Build the two heads, which all levels share: the box head, and the class head in two, tower and logits."""
     per_cell = len(config.ratios) * len(config.scales)
 
@@ -178,7 +182,7 @@ class Conv3x3(layers.Conv2D):
         return super().convolution_op(inputs, kernel)
 
 
-def winograd(inputs, kernel):
+def winograd(inputs: Any, kernel: Any) -> Any:
     """Convolve maps with a 3×3 kernel, stride 1 and zeros around, in a quarter of the products.
 
     For a tile of 4×4 outputs, 6×6 inputs and 3×3 weights are each changed into 36 numbers by a constant matrix; these,
@@ -233,7 +237,7 @@ def _outputs(config, levels, box_head, class_tower, class_logits):
             for name, maps in flat.items()}  # fmt: skip
 
 
-def coverage(config, true_boxes, sizes):
+def coverage(config: RetinaNetConfig, true_boxes: Sequence[np.ndarray], sizes: Sequence) -> np.ndarray:
     """Measure how well the anchors can reach the boxes of a data set: the greatest IoU that any has with each box.
 
     Args:
@@ -250,7 +254,9 @@ def coverage(config, true_boxes, sizes):
     return np.concatenate(reach)
 
 
-def match(true_boxes, labels, anchors, positive=0.5, negative=0.4):
+def match(
+    true_boxes: np.ndarray, labels: np.ndarray, anchors: np.ndarray, positive: float = 0.5, negative: float = 0.4
+) -> tuple:
     """Say what each anchor of one picture is to learn.
 
     An anchor learns the box with which its IoU is greatest, if that is at least `positive`; background, if it is below
@@ -275,7 +281,9 @@ def match(true_boxes, labels, anchors, positive=0.5, negative=0.4):
     return learns, chosen
 
 
-def targets(config, true_boxes, labels, sizes):
+def targets(
+    config: RetinaNetConfig, true_boxes: Sequence[np.ndarray], labels: Sequence[np.ndarray], sizes: Sequence
+) -> dict:
     """Give what the anchors of some pictures are to learn, as the model's outputs are laid out.
 
     Args:
@@ -301,7 +309,7 @@ def _resized(config, own, size):
     return np.asarray(own, np.float32).reshape(-1, 4) * (config.input_size / np.float32([*size, *size]))
 
 
-def focal_loss(learns, logits, gamma=2.0, alpha=0.25):
+def focal_loss(learns: Any, logits: Any, gamma: float = 2.0, alpha: float = 0.25) -> Any:
     """Sum the focal loss over the classes of each anchor.
 
     For the class that an anchor learns it is −α (1 − p)^γ log p, for every other −(1 − α) p^γ log(1 − p).
@@ -324,7 +332,7 @@ def focal_loss(learns, logits, gamma=2.0, alpha=0.25):
     return ops.sum(loss, axis=-1) * ops.cast(learns[..., 0] != IGNORED, "float32")
 
 
-def box_loss(wanted, offsets, beta=0.1):
+def box_loss(wanted: Any, offsets: Any, beta: float = 0.1) -> Any:
     """Sum the smooth L1 loss of each anchor's four offsets: (..., 5) as from `targets`, (..., 4) → (...) tensor.
 
     Up to `beta` it is 0.5 d² / beta of the difference d, beyond it d − 0.5 beta.
@@ -335,8 +343,21 @@ def box_loss(wanted, offsets, beta=0.1):
     return ops.sum(loss, axis=-1) * wanted[..., 4]
 
 
-def train(model, images, true_boxes, labels, steps=600, learning_rate=1e-3, batch_size=8, augment=None, copies=16,
-          gamma=2.0, alpha=0.25, seed=0, progress=False):  # fmt: skip
+def train(
+    model: "keras.Model",
+    images: Sequence[np.ndarray],
+    true_boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    steps: int = 600,
+    learning_rate: float = 1e-3,
+    batch_size: int = 8,
+    augment: Callable | None = None,
+    copies: int = 16,
+    gamma: float = 2.0,
+    alpha: float = 0.25,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict:
     """Train what is trainable in a RetinaNet, with Adam and a cosine's learning rates.
 
     Where backbone and pyramid are frozen, their feature maps are computed once; with `augment`, for `copies` changed
@@ -430,7 +451,16 @@ def _shared(loss, positive):
     return ops.sum(loss, axis=-1) * ops.cast(ops.shape(loss)[0], "float32") / ops.maximum(ops.sum(positive), 1.0)
 
 
-def augment(image, own, labels, generator, zoom=(0.7, 1.4), shift=0.15, colour=0.2, visible=0.4):
+def augment(
+    image: np.ndarray,
+    own: np.ndarray,
+    labels: np.ndarray,
+    generator: np.random.Generator,
+    zoom: tuple[float, float] = (0.7, 1.4),
+    shift: float = 0.15,
+    colour: float = 0.2,
+    visible: float = 0.4,
+) -> tuple:
     """Flip a picture left to right, zoom, shift and tint it, and let its boxes follow.
 
     Args:
@@ -453,7 +483,14 @@ def augment(image, own, labels, generator, zoom=(0.7, 1.4), shift=0.15, colour=0
     return classify.tinted(image, generator, colour), inside[kept], np.asarray(labels)[kept]
 
 
-def detect(model, images, score=0.05, iou=0.5, max_boxes=100, candidates=1000):
+def detect(
+    model: "keras.Model",
+    images: Sequence[np.ndarray],
+    score: float = 0.05,
+    iou: float = 0.5,
+    max_boxes: int = 100,
+    candidates: int = 1000,
+) -> list[dict]:
     """Find things in pictures.
 
     Args:
@@ -480,7 +517,15 @@ def detect(model, images, score=0.05, iou=0.5, max_boxes=100, candidates=1000):
     return found
 
 
-def suppress(logits, offsets, anchors, score=0.05, iou=0.5, max_boxes=100, candidates=1000):
+def suppress(
+    logits: np.ndarray,
+    offsets: np.ndarray,
+    anchors: np.ndarray,
+    score: float = 0.05,
+    iou: float = 0.5,
+    max_boxes: int = 100,
+    candidates: int = 1000,
+) -> dict:
     """Turn what the model says of one picture, logits (A, K) and offsets (A, 4), into detections. See `detect`."""
     flat = np.asarray(logits, np.float32).ravel()
     likely = np.flatnonzero(flat >= np.log(score / (1 - score)))
@@ -500,7 +545,13 @@ def _batch(config, images):
     return np.stack([i if i.shape[:2] == side else cv2.resize(np.asarray(i), side) for i in images])
 
 
-def scores(found, true_boxes, labels, class_names, **ignored):
+def scores(
+    found: Sequence[dict],
+    true_boxes: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    **ignored: Any,
+) -> dict:
     """Score detections as from `detect`, by the rules of COCO. See `metrics.detection_scores`, also for `ignored`."""
     from cvlab import metrics
 
@@ -508,12 +559,12 @@ def scores(found, true_boxes, labels, class_names, **ignored):
     return metrics.detection_scores(true_boxes, labels, *columns, class_names, **ignored)
 
 
-def weights(model):
+def weights(model: "keras.Model") -> dict:
     """Give each weight of a RetinaNet by its name, which begins with its part: {"class_tower/class_0/kernel": …}."""
     return {f"{part}/{v.path}": v for part in PARTS for v in model.get_layer(part).weights}
 
 
-def trainable(model, like=None):
+def trainable(model: "keras.Model", like: str | Sequence[str] | None = None) -> dict:
     """List the variables that training will change; with `like`, choose them first.
 
     Args:
@@ -535,8 +586,8 @@ def trainable(model, like=None):
             if not fnmatch.filter(named, pattern):
                 raise ValueError(f"trainable: like={pattern!r} fits no variable; their names begin with "
                                  f"{', '.join(f'{part}/' for part in PARTS)}")  # fmt: skip
-        kept = [layer.variables for layer in classify.all_layers(model) if not layer.trainable]
-        kept = {id(variable) for variables in kept for variable in variables}
+        frozen = [layer.variables for layer in classify.all_layers(model) if not layer.trainable]
+        kept = {id(variable) for variables in frozen for variable in variables}
         for name, variable in named.items():
             variable.trainable = id(variable) not in kept and any(fnmatch.fnmatchcase(name, p) for p in patterns)
         model.compiled = _split(model)[0].compiled = False  # a compiled step trains what was trainable then
@@ -544,7 +595,7 @@ def trainable(model, like=None):
     return {name: variable for name, variable in named.items() if id(variable) in chosen}
 
 
-def save(model, path):
+def save(model: "keras.Model", path: str | Path | None) -> None:
     """Write a checkpoint: an HDF5 file, `.weights.h5`, with an array for each name in `weights`, kernels as float16."""
     import h5py
 
@@ -589,7 +640,7 @@ class Restored:
     __repr__ = __str__
 
 
-def restore(checkpoint, parts=PARTS, model=None):
+def restore(checkpoint: str | Path, parts: Sequence[str] = PARTS, model: "keras.Model | None" = None) -> Restored:
     """Load parts of a checkpoint, and say what was loaded, what was skipped and what did not fit.
 
     What is not loaded stays as the model has it.
@@ -641,7 +692,7 @@ def restore(checkpoint, parts=PARTS, model=None):
     return done
 
 
-def configuration(checkpoint):
+def configuration(checkpoint: str | Path) -> RetinaNetConfig:
     """Read the configuration that lies beside a checkpoint (a path or a name of the book's), as .yml."""
     name = str(checkpoint)
     if name.endswith(".weights.h5"):

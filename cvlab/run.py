@@ -17,8 +17,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from . import stamps
 
@@ -51,7 +53,7 @@ class NotWritten(Exception):
     """A chapter ran, but its notebook can't be written where it was asked for; the message says where it is kept."""
 
 
-def book_root():
+def book_root() -> Path:
     """Find the folder that holds chapters/: beside this package, else the current folder or one above it."""
     here = Path.cwd()
     for folder in (Path(__file__).resolve().parents[1], here, *here.parents):
@@ -60,7 +62,7 @@ def book_root():
     raise CommandError("run: there is no chapters/ beside cvlab or above this folder; start it in a clone of the book")
 
 
-def chapters():
+def chapters() -> list[str]:
     """List the chapters by name, e.g. `["week1/transfer_learning"]`."""
     folder = book_root() / "chapters"
     return sorted(
@@ -70,7 +72,7 @@ def chapters():
     )
 
 
-def find_chapter(name):
+def find_chapter(name: str) -> str:
     """Resolve `week1/transfer_learning`, `transfer_learning` or a path of the notebook to a chapter's name.
 
     Raises:
@@ -84,13 +86,13 @@ def find_chapter(name):
     return matches[0]
 
 
-def read_notebook(name):
+def read_notebook(name: str) -> Any:
     import nbformat
 
     return nbformat.read(book_root() / "chapters" / f"{name}.ipynb", as_version=4)
 
 
-def default_parameters(notebook):
+def default_parameters(notebook: Any) -> dict:
     """Give the literal values that the cell tagged `parameters` assigns: a dict of name → value."""
     values = {}
     for cell in notebook.cells:
@@ -103,7 +105,7 @@ def default_parameters(notebook):
     return values
 
 
-def profile_parameters(name, profile):
+def profile_parameters(name: str, profile: str) -> dict:
     """Give what chapters/profiles/<profile>.yml sets for the chapter: a dict, empty where it sets nothing.
 
     Raises:
@@ -117,7 +119,7 @@ def profile_parameters(name, profile):
     return (yaml.safe_load(files[profile].read_text(encoding="utf-8")) or {}).get(name) or {}
 
 
-def convert(parameter, value, default):
+def convert(parameter: str, value: Any, default: Any) -> Any:
     """Give `value` the type of `default`; a string is read as a Python literal unless `default` is a string.
 
     Raises:
@@ -139,7 +141,7 @@ def convert(parameter, value, default):
     return value
 
 
-def settings(name, profile="quick", overrides=()):
+def settings(name: str, profile: str = "quick", overrides: Iterable = ()) -> dict:
     """Collect the parameters with which to execute a chapter: those that differ from its own parameters cell.
 
     Args:
@@ -161,7 +163,7 @@ def settings(name, profile="quick", overrides=()):
     return {parameter: value for parameter, value in values.items() if value != defaults[parameter]}
 
 
-def located(parameter, value):
+def located(parameter: str, value: Any) -> Any:
     """Make a path that was typed on the command line absolute, as a chapter is executed in its own folder.
 
     The parameter `path` is a path in any case. Another one, such as `checkpoint`, is one where its value looks like a
@@ -182,12 +184,12 @@ def located(parameter, value):
     return str(place) if looks_like_a_path and place.exists() else value
 
 
-def fingerprint(name, parameters):
+def fingerprint(name: str, parameters: dict) -> dict:
     """Give a digest of each thing that a chapter's outputs depend on, but for the files that it opens."""
     return stamps.dependencies(book_root(), read_notebook(name), parameters)
 
 
-def stale(name):
+def stale(name: str) -> str | None:
     """Tell why the committed outputs of a chapter are out of date: a few words, or None where they are still true."""
     return stamps.why_stale(book_root(), read_notebook(name), fingerprint(name, settings(name)))
 
@@ -261,7 +263,7 @@ class Progress:
             print(f"{CLEAR_LINE}{line}", end="", file=self.stream, flush=True)
 
 
-def execute(name, target, parameters, progress=None):
+def execute(name: str, target: str | Path, parameters: dict, progress: Any = None) -> dict:
     """Execute a chapter with papermill, in its own folder, and put the notebook at `target` once all cells have run.
 
     Args:
@@ -335,7 +337,7 @@ def execute(name, target, parameters, progress=None):
     }
 
 
-def summary(claims):
+def summary(claims: dict) -> list[str]:
     """Say what became of the text's claims in a run: a list of lines, empty where all of them hold."""
     lines = []
     if count := claims["skipped"]:
@@ -347,7 +349,7 @@ def summary(claims):
     return lines
 
 
-def check_output(target):
+def check_output(target: Path) -> None:
     """Make sure, before minutes of work, that a notebook can be written at a path; make the folders above it.
 
     A notebook that papermill executed may lie there already, and is replaced at the end.
@@ -378,7 +380,7 @@ def check_output(target):
         raise CommandError(f"{asked}, which can't be written ({why}: {error.filename}); give another place") from error
 
 
-def is_executed(path):
+def is_executed(path: str | Path) -> bool:
     """Tell whether a file is a notebook that papermill has executed, as `execute` leaves it."""
     try:
         return "papermill" in json.loads(Path(path).read_text(encoding="utf-8"))["metadata"]
@@ -415,7 +417,7 @@ def _take_report(path):
     return notebook, "".join(output.text for output in report.outputs if output.get("name") == "stdout")
 
 
-def doctor():
+def doctor() -> bool:
     """Print what is here to build and run the book with, line by line, and a verdict.
 
     Returns:
@@ -459,7 +461,7 @@ def doctor():
     return not problems
 
 
-def doctor_files(root, say):
+def doctor_files(root: Path, say: Callable) -> None:
     """Compare the embedded data and weights with data/manifest.json."""
     manifest = root / "data" / "manifest.json"
     if not manifest.exists():
@@ -476,7 +478,7 @@ def doctor_files(root, say):
     return None
 
 
-def doctor_data(say):
+def doctor_data(say: Callable) -> None:
     """Say which data sets are on this machine, and where the others come from."""
     from cvlab import data
 

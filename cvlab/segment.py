@@ -3,15 +3,20 @@
 import functools
 import time
 import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from . import backend, classify, metrics, networks
+from .data import Dataset
 
 
-def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
+def fcn(
+    backbone: "keras.Model", num_classes: int | None = 11, stride: int = 8, mode: str = "fine_tune"
+) -> "keras.Model":
     """Build FCN-32s, FCN-16s or FCN-8s on a backbone; what stands on it is untrained.
 
     A 1×1 convolution scores each cell of the coarsest map. For the finer networks, the scores are enlarged twofold by
@@ -50,7 +55,7 @@ def fcn(backbone, num_classes=11, stride=8, mode="fine_tune"):
     return model
 
 
-def strides(backbone):
+def strides(backbone: "keras.Model") -> tuple:
     """Give the strides for which `fcn` builds on a backbone: that of its coarsest map, half of it, and a quarter.
 
     They are 32, 16 and 8 for EfficientNet-Lite0 and ResNet-50, and 4, 2 and 1 for ResNet-20.
@@ -159,12 +164,12 @@ def _enlarging(factor, classes, size):
     return backend.jit(enlarge, xla=True)
 
 
-def label_dtype(num_classes):
+def label_dtype(num_classes: int | None) -> str:
     """Name the dtype of label maps: "uint8" for up to 256 classes, else "int32"."""
     return "uint8" if num_classes <= 256 else "int32"
 
 
-def bilinear_kernel(factor):
+def bilinear_kernel(factor: float) -> np.ndarray:
     """Give the kernel with which a transposed convolution of stride `factor` interpolates bilinearly.
 
     Args:
@@ -183,7 +188,7 @@ def bilinear_kernel(factor):
 
 
 @keras.saving.register_keras_serializable("cvlab", "bilinear")
-def bilinear_initializer(shape, dtype=None):
+def bilinear_initializer(shape: Any, dtype: Any = None) -> Any:
     """Initialize a transposed convolution (k, k, C, C) of stride (k + 1) // 2 to enlarge each channel by itself.
 
     For k = 3 these are 1/2, 1, 1/2 along each axis: interpolation, but with each cell's middle on a pixel's.
@@ -193,7 +198,7 @@ def bilinear_initializer(shape, dtype=None):
     return ops.convert_to_tensor(np.einsum("i,j,oc->ijoc", line, line, np.eye(*shape[2:])), dtype=dtype)
 
 
-def convolution_matrix(kernel, input_shape, stride=1, padding="valid"):
+def convolution_matrix(kernel: Any, input_shape: int | Sequence[int], stride: int = 1, padding: str = "valid") -> tuple:
     """Write a convolution of one channel as a matrix: a row for each output, a column for each input.
 
     Args:
@@ -235,7 +240,9 @@ def _reach(length, kernel, stride, padding):
     return np.arange(outputs) * stride - max((outputs - 1) * stride + kernel - length, 0) // 2
 
 
-def transposed_convolution(x, kernel, stride=1, padding="valid", output_size=None):
+def transposed_convolution(
+    x: Any, kernel: Any, stride: int = 1, padding: str = "valid", output_size: Any = None
+) -> Any:
     """Multiply by the transpose of a convolution's matrix: what that convolution would take to (h, w), come from there.
 
     Args:
@@ -261,8 +268,19 @@ def transposed_convolution(x, kernel, stride=1, padding="valid", output_size=Non
     return (matrix.T @ x.ravel()).reshape(output_size)
 
 
-def train(model, images, masks, steps=200, learning_rate=1e-3, batch_size=8, augment=None, copies=4, ignore=None,
-          seed=0, progress=False):  # fmt: skip
+def train(
+    model: "keras.Model",
+    images: np.ndarray,
+    masks: np.ndarray,
+    steps: int = 200,
+    learning_rate: float = 1e-3,
+    batch_size: int = 8,
+    augment: Callable | None = None,
+    copies: int = 4,
+    ignore: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict:
     """Train what is trainable in a network from `fcn`, with Adam and a cosine's learning rates.
 
     Where the backbone is frozen, its maps are computed once; with `augment`, for `copies` versions of each picture.
@@ -306,8 +324,20 @@ def train(model, images, masks, steps=200, learning_rate=1e-3, batch_size=8, aug
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
-def trial(backbone, train_set, test_set, strides, mode="frozen", seeds=(0,), steps=200, learning_rate=1e-2,
-          batch_size=4, augment=None, every=1, progress=False):  # fmt: skip
+def trial(
+    backbone: "keras.Model",
+    train_set: Dataset,
+    test_set: Dataset,
+    strides: Sequence[int],
+    mode: str = "frozen",
+    seeds: Sequence[int] = (0,),
+    steps: int = 200,
+    learning_rate: float = 1e-2,
+    batch_size: int = 4,
+    augment: Callable | None = None,
+    every: int = 1,
+    progress: bool = False,
+) -> tuple[list[dict], dict]:
     """Train FCNs of several strides on one backbone, once for each seed, and test them.
 
     A frozen backbone sees every picture once, as all of these networks share its maps, and all networks learn side by
@@ -413,7 +443,7 @@ def _scored(model):
     return [2**i * model.stride for i in range(len(model.get_layer("heads").inputs))]
 
 
-def ignored(part):
+def ignored(part: Any) -> Any:
     """Give the label of a data set's void pixels, or None where it has none."""
     return part.mask_names.index("void") if "void" in part.mask_names else None
 
@@ -448,7 +478,7 @@ def _loss(ignore):
     return loss
 
 
-def cross_entropy(labels, logits, ignore=None):
+def cross_entropy(labels: np.ndarray, logits: np.ndarray, ignore: int | None = None) -> Any:
     """Give each picture's part of the mean cross-entropy of a batch's pixels, void ones left out.
 
     Args:
@@ -464,7 +494,14 @@ def cross_entropy(labels, logits, ignore=None):
     return ops.sum(lost * counts, axis=(1, 2)) / ops.maximum(ops.sum(counts), 1.0)
 
 
-def augment(image, mask, generator, zoom=(0.8, 1.4), shift=0.1, colour=0.2):
+def augment(
+    image: np.ndarray,
+    mask: np.ndarray,
+    generator: np.random.Generator,
+    zoom: tuple[float, float] = (0.8, 1.4),
+    shift: float = 0.1,
+    colour: float = 0.2,
+) -> tuple:
     """Flip a picture left to right, zoom, shift and tint it, and let its label map follow; edges are mirrored.
 
     Args:
@@ -481,7 +518,7 @@ def augment(image, mask, generator, zoom=(0.8, 1.4), shift=0.1, colour=0.2):
     return classify.tinted(classify.warped(image, *view), generator, colour), mask
 
 
-def predict(model, images, batch_size=16):
+def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> Any:
     """Give each pixel's likeliest class.
 
     Args:

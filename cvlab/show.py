@@ -2,6 +2,8 @@
 
 import html
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,9 @@ class Figure(Shown):
         super().__init__(page, f"{caption}\n[{alt}]")
 
 
-def figure(picture, *, caption, alt, name=None, lossless=None):
+def figure(
+    picture: Any, *, caption: str, alt: str | None, name: str | None = None, lossless: bool | None = None
+) -> Figure:
     """Show a matplotlib figure or one picture.
 
     Args: picture: a matplotlib figure, or an array as in `images`. caption: what to see in it. alt: what is to be seen,
@@ -40,7 +44,18 @@ def figure(picture, *, caption, alt, name=None, lossless=None):
     return Figure(img(picture, alt, lossless), caption, alt, name, picture)
 
 
-def images(pictures, titles=None, *, caption, alt, columns=5, boxes=None, box_labels=None, name=None, lossless=None):
+def images(
+    pictures: Sequence,
+    titles: Sequence[str] | None = None,
+    *,
+    caption: str,
+    alt: str | None,
+    columns: int = 5,
+    boxes: Sequence | None = None,
+    box_labels: Sequence | None = None,
+    name: str | None = None,
+    lossless: bool | None = None,
+) -> Figure:
     """Show pictures in a grid that has fewer columns on a narrow page; pixels of small pictures are squares.
 
     Args: pictures: (N, H, W, 3), (N, H, W), or N pictures of any size; uint8, bool, or float in 0…1 or 0…255.
@@ -71,7 +86,16 @@ def images(pictures, titles=None, *, caption, alt, columns=5, boxes=None, box_la
     return Figure(grid, caption, whole, name)
 
 
-def feature_maps(maps, *, caption, alt, columns=8, cmap="viridis", shared=False, name=None):
+def feature_maps(
+    maps: np.ndarray,
+    *,
+    caption: str,
+    alt: str | None,
+    columns: int = 8,
+    cmap: str = "viridis",
+    shared: bool = False,
+    name: str | None = None,
+) -> Figure:
     """Show one picture's feature maps, (H, W, C), each channel stretched to its own range, or all to a shared one."""
     maps = np.asarray(maps, "float32")
     if maps.ndim != 3:
@@ -85,7 +109,19 @@ def feature_maps(maps, *, caption, alt, columns=8, cmap="viridis", shared=False,
     return figure(grid, caption=caption, alt=alt, name=name, lossless=grid.size < 120_000 or None)
 
 
-def curves(x, series, *, xlabel, ylabel, caption, alt, name=None, log_x=False, log_y=False, ylim=None):
+def curves(
+    x: Any,
+    series: dict,
+    *,
+    xlabel: str,
+    ylabel: str,
+    caption: str,
+    alt: str | None,
+    name: str | None = None,
+    log_x: bool = False,
+    log_y: bool = False,
+    ylim: tuple[float, float] | None = None,
+) -> Figure:
     """Draw a line for each series, with its name at its end; of repeated runs the mean, in a band from least to most.
 
     Args: x: (N,), or {name: (N,) or (runs, N)} where each series has its own. series: {name: (N,) or (runs, N)}.
@@ -123,7 +159,7 @@ def curves(x, series, *, xlabel, ylabel, caption, alt, name=None, log_x=False, l
     return figure(fig, caption=caption, alt=alt, name=name)
 
 
-def table(rows, *, caption, digits=3, name=None):
+def table(rows: Sequence[dict], *, caption: str, digits: int | None = 3, name: str | None = None) -> Any:
     """Show [{column: value}] as a table; the first column names the rows, and floats get so many digits."""
     if not rows or any(list(row) != list(rows[0]) for row in rows):
         raise ValueError("table: rows must be dictionaries, one at least, all with the same keys in the same order")
@@ -146,17 +182,17 @@ def table(rows, *, caption, digits=3, name=None):
     )
 
 
-def axes(width=5.2, height=3.4, **subplots):
+def axes(width: float = 5.2, height: float = 3.4, **subplots: Any) -> tuple:
     """Return a matplotlib figure (an inch is 100 CSS pixels) and its axes, for `figure`; the book's style stays set."""
     import matplotlib
     from matplotlib.figure import Figure as Drawing
 
-    matplotlib.rcParams.update(STYLE, **{"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})
+    matplotlib.rcParams.update(STYLE, **{"axes.prop_cycle": matplotlib.cycler(color=PALETTE)})  # type: ignore[attr-defined]
     drawing = Drawing(figsize=(width, height))
     return drawing, drawing.subplots(**subplots)
 
 
-def heat(values, cmap="viridis", low=None, high=None):
+def heat(values: Any, cmap: str = "viridis", low: float | None = None, high: float | None = None) -> np.ndarray:
     """Colour (H, W) values from low to high, by default their least and greatest → (H, W, 3) uint8."""
     import matplotlib
 
@@ -165,7 +201,7 @@ def heat(values, cmap="viridis", low=None, high=None):
     return matplotlib.colormaps[cmap]((values - low) / (high - low or 1), bytes=True)[..., :3]
 
 
-def draw_boxes(picture, boxes, labels=None):
+def draw_boxes(picture: Any, boxes: Any, labels: Sequence[str] | None = None) -> np.ndarray:
     """Draw boxes with their labels on a picture, enlarged to about 320 pixels by squares → (H, W, 3) uint8.
 
     Args: boxes: (N, 4) xyxy in pixels of `picture`, or {name: (N, 4)}, each name in its colour.

@@ -29,19 +29,19 @@ REPORT = f"from {PACKAGE} import stamps\nstamps.report()"  # the cell that ends 
 ABOUT_ITSELF = ("__all__", "__version__")  # what a module says of itself: not code that a lesson runs
 
 
-def read(notebook):
+def read(notebook: dict) -> dict | None:
     """Give the stamp of a notebook (nbformat's, or what json makes of the file); None without a whole one."""
     stamp = notebook["metadata"].get(PACKAGE, {}).get("stamp")
     whole = isinstance(stamp, dict) and stamp.get("checksum") == _checksum(notebook, stamp)
     return stamp if whole else None
 
 
-def seal(notebook, stamp):
+def seal(notebook: dict, stamp: dict) -> None:
     """Put a stamp into the notebook whose outputs it vouches for, together with its checksum."""
     notebook["metadata"][PACKAGE] = {"stamp": {**stamp, "checksum": _checksum(notebook, stamp)}}
 
 
-def why_stale(root, notebook, fingerprint):
+def why_stale(root: Path, notebook: dict, fingerprint: dict) -> str | None:
     """Tell why a notebook has to be executed again.
 
     Args:
@@ -63,7 +63,7 @@ def why_stale(root, notebook, fingerprint):
     return f"changed: {', '.join(changed)}" if changed else None
 
 
-def dependencies(root, notebook, parameters):
+def dependencies(root: Path, notebook: dict, parameters: dict) -> dict:
     """Give a digest of each thing that a lesson's outputs depend on, but for the files that it opens.
 
     Args:
@@ -84,17 +84,17 @@ def dependencies(root, notebook, parameters):
     return {"code cells": _digest(cells), "parameters": _digest(parameters), **dict(sorted(modules.items()))}
 
 
-def code_cells(notebook):
+def code_cells(notebook: dict) -> list:
     """List a notebook's code cells, without the one that papermill adds for other parameters."""
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and not is_injected(cell)]
 
 
-def is_injected(cell):
+def is_injected(cell: dict) -> bool:
     """Tell whether papermill added this cell, with the parameters of the run."""
     return "injected-parameters" in cell["metadata"].get("tags", [])
 
 
-def report():
+def report() -> None:
     """Print, in the kernel at the end of an execution, what the lesson ran on, opened and claimed, as JSON."""
     check = sys.modules.get(f"{PACKAGE}.check")
     keras = sys.modules.get("keras")
@@ -143,7 +143,7 @@ def _file_digest(path):
 # Which modules are reached. An import inside a function counts, as does one that a condition may skip.
 
 
-def reached(root, imports):
+def reached(root: Path, imports: set[str]) -> dict:
     """Follow imports through the package: a dict of the file of each module that they reach → digest of its code."""
     modules, waiting = {}, set(imports)
     while waiting:
@@ -169,7 +169,7 @@ def _with_parents(name):
 
 
 @functools.cache
-def read_module(source, package):
+def read_module(source: str, package: str) -> tuple:
     """Give the digest of a module's code, and what it imports of the package."""
     tree = ast.parse(source)
     tree.body = [node for node in _without_docstring(tree.body) if not _is_about_itself(node)]

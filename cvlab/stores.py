@@ -272,7 +272,7 @@ class SizeError(DataError):
     """An image has another size than its annotation says."""
 
 
-def fault(message, kind=DataError):
+def fault(message: str, kind: type = DataError) -> Exception:
     """Make a DataError whose message is one line."""
     return kind(re.sub(r"\s*[\r\n]+\s*", " ", message))
 

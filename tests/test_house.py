@@ -394,3 +394,23 @@ def test_the_pages_are_published_where_colab_looks_for_their_notebooks():
     branch = re.search(r'^BRANCH = "(.*?)"', (ROOT / "book" / "lesson_pages.py").read_text(encoding="utf-8"), re.M)[1]
     workflow = (ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8")
     assert f"--initial-branch {branch}" in workflow and f'.git" {branch}' in workflow
+
+
+# The package
+
+
+def public_functions():
+    for path in sorted((ROOT / "cvlab").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                yield f"{path.stem}.{node.name}", node
+
+
+def test_every_public_function_has_type_hints():
+    without = []
+    for name, function in public_functions():
+        given = function.args
+        arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        if function.returns is None or any(one and one.annotation is None for one in arguments):
+            without.append(name)
+    assert not without

@@ -8,8 +8,12 @@ import collections
 import hashlib
 import json
 import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT = 600_000_000  # bytes in all; what was used longest ago goes first
 
@@ -41,7 +45,7 @@ class Memory:
 memory = Memory()
 
 
-def model_key(model):
+def model_key(model: "keras.Model") -> Any:
     """Give a digest of all that decides what a built model gives: its structure and its weights.
 
     Names don't count, since Keras numbers them anew for each model that is built, nor does what may be trained. None
@@ -76,7 +80,7 @@ def model_key(model):
     return digest.hexdigest()
 
 
-def image_keys(images):
+def image_keys(images: np.ndarray) -> list[str]:
     """Give a digest of each image of (N, H, W, C), of its values, shape and dtype."""
     kind = f"{images.shape[1:]} {images.dtype} "
     return [kind + hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest() for image in images]
