@@ -421,12 +421,14 @@ def _outputs(where, network, pictures, batch_size):
 
 
 def _check_finite(where, network, pictures, maps, totals):
-    """Raise an error where maps, or the sums of logits that came with them, are not finite."""
+    """Raise an error where maps, or the totals that came with them, are not finite."""
     if not np.isfinite(totals).all():
         _outputs(where, network, pictures, len(pictures))  # finds the image
     for what, values in (("gradients", maps), ("sums of logits", totals)):
         if not np.isfinite(values).all():
             network.blame(where, what, values)
+    if not maps.reshape(len(maps), -1).any(axis=1).all():
+        network.check_weights(where)  # a ReLU may make 0 of NaN
 
 
 def _both_sides(network, scores):
@@ -499,6 +501,7 @@ def _chain(network, number, where):
 
 def _forward(network, chain, pictures, where):
     """Compute what each step gets, and what the last one gives, as arrays."""
+    network.check_weights(where)
     values = [pictures]
     for step in chain:
         (output,) = step({step.parents[0]: ops.convert_to_tensor(values[-1])})

@@ -163,6 +163,7 @@ class Network:
         self.squash = self._squash() if gives_scores else None
         self.sealed = self._squashed_within() if gives_scores and self.squash is None else None
         self.settings = self._settings()
+        self.check_weights(where)  # once: later, NaN shows in what comes out, unless a ReLU makes 0 of all of it
 
     @property
     def is_two_sided(self):
@@ -335,17 +336,22 @@ class Network:
                              f"from 0 to {count - 1}")  # fmt: skip
         return pictures.astype(np.float32), np.broadcast_to(chosen, len(pictures)).astype(np.int32)
 
+    def check_weights(self, where):
+        """Raise an error that names the first weight that is not finite."""
+        for step in self.steps:
+            for weight in step.weights:
+                array = ops.convert_to_numpy(ops.cast(weight, "float32"))
+                if not np.isfinite(array).all():
+                    raise ValueError(f"{where}: layer {step.name!r} of {self.name} holds {not_finite(array)} in its "
+                                     f"weight {weight.name!r}; load or train the weights again")  # fmt: skip
+
     def blame(self, where, what, values):
         """Raise the error that says what is NaN or infinite: a layer's weights, or what the model gave for an image.
 
         Args:
             what: a name for the values. values: (N, ...), not all finite.
         """
-        for step in self.steps:
-            for weight in step.weights:
-                if not np.isfinite(array := ops.convert_to_numpy(ops.cast(weight, "float32"))).all():
-                    raise ValueError(f"{where}: layer {step.name!r} of {self.name} holds {not_finite(array)} in its "
-                                     f"weight {weight.name!r}; load or train the weights again")  # fmt: skip
+        self.check_weights(where)
         row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
         raise ValueError(f"{where}: {what} of {self.name} hold {not_finite(values[row])} for image {row}, though "
                          "images and weights are finite; look for a division by 0, the root or logarithm of 0, or "
