@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -303,6 +304,7 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
             str(partial), str(partial), parameters, kernel_name="python3", language="python",
             progress_bar=False, cwd=str(folder), on_cell_start=progress and progress.start_cell,
             extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
+            kernel_manager_class=_quiet_kernel_manager(),
         )  # fmt: skip
         executed, reported = _take_report(partial)
         _put(partial, target)
@@ -335,6 +337,17 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
         "seconds": round(time.monotonic() - began, 1),
         "cells": {cell: seconds for cell, seconds in durations.items() if seconds >= 0.5},
     }
+
+
+def _quiet_kernel_manager():
+    """Give the class that starts a kernel whose own stderr goes nowhere: TensorFlow's libraries write there."""
+    from jupyter_client import AsyncKernelManager
+
+    class QuietKernelManager(AsyncKernelManager):
+        async def start_kernel(self, **options):
+            return await super().start_kernel(stderr=subprocess.DEVNULL, **options)
+
+    return QuietKernelManager
 
 
 def summary(claims: dict) -> list[str]:

@@ -49,6 +49,12 @@ def forbid_execution(monkeypatch):
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: pytest.fail("executed"))
 
 
+def test_what_libraries_write_past_python_does_not_reach_the_terminal(book, tmp_path, capfd):
+    write_chapter(book, "import os\nos.write(os.open(f'/proc/{os.getpid()}/fd/2', os.O_WRONLY), b'noise')\nprint(1)")
+    run.execute("week1/small", tmp_path / "out.ipynb", {})
+    assert "noise" not in "".join(capfd.readouterr())
+
+
 @pytest.mark.parametrize("name", ["week1/small", "small", "chapters/week1/small.ipynb", "./chapters/week1/small.ipynb"])
 def test_a_chapter_is_found_by_name_or_path(book, name):
     assert run.find_chapter(name) == "week1/small"
