@@ -406,7 +406,7 @@ def _with_strides(body, strides, name):
     """Let a model give the last map of each stride."""
     import keras
 
-    maps = []
+    maps, backbone_name = [], body.name
 
     def call_and_note(layer, *args, **kwargs):
         outputs = layer(*args, **kwargs)
@@ -414,17 +414,17 @@ def _with_strides(body, strides, name):
         return outputs
 
     # Keras calls the same layers once more: of one that is called twice, `layer.output` is the first output alone.
-    body = keras.models.clone_model(keras.Model(body.inputs, body.outputs), clone_function=lambda layer: layer,
+    body = keras.models.clone_model(keras.Model(body.inputs[0], body.outputs[0]), clone_function=lambda layer: layer,
                                     call_function=call_and_note)  # fmt: skip
-    maps = [*body.inputs, *maps]
-    sizes = [shape[1:3] for shape in keras.Model(body.inputs, maps).compute_output_shape((1, 256, 256, 3))]
+    maps = [body.inputs[0], *maps]
+    sizes = [shape[1:3] for shape in keras.Model(body.inputs[0], maps).compute_output_shape((1, 256, 256, 3))]
     last = {256 // size[0]: map_ for size, map_ in zip(sizes, maps) if size[0] and 256 % size[0] == 0}
     if missing := [stride for stride in strides if stride not in last]:
         nested = [layer.name for layer in body.layers if hasattr(layer, "layers")]
         hint = f"; the maps within {', '.join(nested)} can't be reached: give that model itself" if nested else ""
-        raise ValueError(f"copy_body: {name} has no feature map of stride {missing[0]}; it has "
+        raise ValueError(f"copy_body: {backbone_name} has no feature map of stride {missing[0]}; it has "
                          f"{', '.join(map(str, sorted(last)))}{hint}")  # fmt: skip
-    return keras.Model(body.inputs, [last[stride] for stride in strides], name=name)
+    return keras.Model(body.inputs[0], [last[stride] for stride in strides], name=name)
 
 
 def features(model: "keras.Model", images: np.ndarray, batch_size: int = 64, progress: bool = False) -> Any:

@@ -134,7 +134,8 @@ class Enlarge(layers.Layer):
         map_, like = inputs
         size = tuple(ops.shape(like)[1:3])
         known = all(isinstance(pixels, int) for pixels in size)  # not within a graph for pictures of any size
-        compiled = (_enlarging if known else _enlarging.__wrapped__)(self.factor, self.classes, size)
+        dtype = label_dtype(map_.shape[-1]) if self.classes else None
+        compiled = (_enlarging if known else _enlarging.__wrapped__)(self.factor, dtype, size)
         return compiled(map_)
 
     def compute_output_shape(self, input_shape):
@@ -146,8 +147,8 @@ class Enlarge(layers.Layer):
 
 
 @functools.lru_cache(64)
-def _enlarging(factor, classes, size):
-    """Compile what an `Enlarge` does to a map, for pictures of a size (H, W)."""
+def _enlarging(factor, dtype, size):
+    """Compile what an `Enlarge` does to a map, for pictures of a size (H, W); `dtype`: of classes, None for scores."""
 
     def enlarge(map_):
         for axis, pixels in zip((1, 2), size):
@@ -159,7 +160,7 @@ def _enlarging(factor, classes, size):
             shape, begin = ops.shape(finer), (factor + 1) // 2
             finer = ops.reshape(finer, (shape[0], shape[1] * factor, *shape[3:]))
             map_ = ops.moveaxis(finer[:, begin : begin + pixels], 1, axis)
-        return ops.cast(ops.argmax(map_, -1), label_dtype(map_.shape[-1])) if classes else map_
+        return ops.cast(ops.argmax(map_, -1), dtype) if dtype else map_
 
     return backend.jit(enlarge, xla=True)
 

@@ -407,3 +407,210 @@ def test_imagenet_class_list_is_the_shared_one():
         rows = list(csv.DictReader(file))
     assert [int(row["index"]) for row in rows] == list(range(1000))
     assert (rows[0]["name"], rows[999]["wnid"]) == ("tench", "n15075141")
+
+
+# Copies
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(keras.layers.Layer):
+    """Normalization, convolution and batch normalization in a layer of the reader's own."""
+
+    def __init__(self, filters, **options):
+        super().__init__(**options)
+        self.filters = filters
+        self.parts = [keras.layers.Normalization(), keras.layers.Conv2D(filters, 3, padding="same")]
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        for part in self.parts:
+            part.build(shape)
+        self.norm.build((*shape[:-1], self.filters))
+        self.built = True
+
+    def call(self, x):
+        for part in self.parts:
+            x = part(x)
+        return self.norm(x)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters}
+
+
+class UnregisteredBlock(Block):
+    """Keras can't find this class by its name."""
+
+
+def chain(*parts, pixels=(None, None, 3)):
+    first = x = keras.Input(pixels)
+    for part in parts:
+        x = part(x)
+    return keras.Model(first, x)
+
+
+def conv():
+    return keras.layers.Conv2D(4, 3, padding="same")
+
+
+def shared():
+    first, normalize, convolve = keras.Input((None, None, 3)), keras.layers.Normalization(), keras.layers.Conv2D(3, 3)
+    return keras.Model(first, convolve(normalize(convolve(normalize(first)))))
+
+
+def named_alike():
+    first = keras.Input((None, None, 3))
+    halves = [
+        keras.Sequential([keras.Input((None, None, 3)), keras.layers.Normalization(name="n"), conv()], name=name)
+        for name in ("one", "two")
+    ]
+    return keras.Model(first, keras.layers.Add()([half(first) for half in halves]))
+
+
+def adapted_bins():
+    bins = keras.layers.Discretization(num_bins=5)
+    bins.adapt(np.random.default_rng(0).uniform(0, 255, 100))
+    return chain(bins, keras.layers.Rescaling(1.0), conv())
+
+
+def adapted_vocabulary():
+    lookup = keras.layers.IntegerLookup()
+    lookup.adapt(np.arange(0, 200, 3))
+    return chain(lambda x: keras.ops.cast(x, "int64"), lookup, keras.layers.Rescaling(1.0), conv())
+
+
+COPIED = {
+    "adapted": lambda: chain(keras.layers.Normalization(), conv()),
+    "adapted as a whole": lambda: chain(keras.layers.Normalization(axis=None), conv()),
+    "adapted by row and channel": lambda: chain(keras.layers.Normalization(axis=(1, -1)), conv(), pixels=(32, 32, 3)),
+    "mean and variance given": lambda: chain(
+        keras.layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 5, 6]), conv()
+    ),
+    "inverse": lambda: chain(keras.layers.Normalization(invert=True), conv()),
+    "nested": lambda: chain(chain(keras.layers.Normalization(), conv()), conv()),
+    "Sequential in Sequential": lambda: keras.Sequential(
+        [keras.Input((None, None, 3)), keras.Sequential([keras.layers.Normalization(), conv()]), conv()]
+    ),
+    "shared layers": shared,
+    "nested layers of the same name": named_alike,
+    "layer of the reader's own": lambda: chain(Block(4)),
+    "layer that is not registered, nested": lambda: chain(chain(UnregisteredBlock(4)), conv()),
+    "Lambda, nested": lambda: chain(chain(keras.layers.Lambda(lambda x: x / 255), conv()), conv()),
+    "bins": adapted_bins,
+    "vocabulary": adapted_vocabulary,
+    "half precision": lambda: chain(
+        keras.layers.Normalization(dtype="mixed_float16"), keras.layers.Conv2D(4, 3, dtype="mixed_float16")
+    ),
+}
+
+
+def with_statistics(model, adapt=True):
+    """Give a model the weights and statistics that training and adapting would have given it."""
+    random = np.random.default_rng(0)
+    for layer in classify.all_layers(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None and adapt:
+            shape = layer.adapt_mean.shape
+            layer.adapt_mean.assign(random.uniform(100, 150, shape))
+            layer.adapt_variance.assign(random.uniform(2000, 6000, shape))
+            layer.finalize_state()
+    return model
+
+
+def maps_of(model, pixels):
+    return keras.ops.convert_to_numpy(model(pixels, training=False)).astype(np.float64)
+
+
+def assert_same_maps(model, copy, side=32):
+    pixels = np.random.default_rng(1).uniform(0, 255, (2, side, side, 3)).astype(np.float32)
+    expected = maps_of(model, pixels)
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(maps_of(copy, pixels), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("kind", COPIED)
+def test_a_copied_body_keeps_adapted_statistics(kind):
+    backend.set_seed(0)
+    model = with_statistics(COPIED[kind]())
+    for mode in ("frozen", "fine_tune"):
+        assert_same_maps(model, classify.copy_body(model, mode))
+
+
+def test_a_copied_body_keeps_what_normalization_computes_with_rather_than_its_weights():
+    model = chain(keras.layers.Normalization(), conv())
+    model.set_weights([w + 1 for w in model.get_weights()])  # the layer goes on with mean 0 until it is finalized
+    assert_same_maps(model, classify.copy_body(model))
+
+
+def test_a_body_from_scratch_keeps_its_preprocessing_alone():
+    model = with_statistics(chain(keras.layers.Normalization(), conv()))
+    copy = classify.copy_body(model, "scratch")
+    assert_same_maps(chain(model.layers[1]), chain(copy.layers[1]))
+    assert np.abs(model.layers[2].get_weights()[0] - copy.layers[2].get_weights()[0]).max() > 0.01
+
+
+def test_fine_tuning_leaves_batch_normalization_within_a_layer_alone():
+    copy = classify.copy_body(with_statistics(chain(Block(4))), "fine_tune")
+    assert sorted(weight.name for weight in copy.trainable_weights) == ["bias", "kernel"]
+
+
+def test_a_map_of_each_stride_is_found_where_a_layer_is_called_twice():
+    first, halve = keras.Input((None, None, 3)), keras.layers.Conv2D(3, 3, 2, "same")
+    model = keras.Model(first, halve(halve(first)))
+    copy = classify.copy_body(model, strides=(2, 4))
+    assert [shape[1] for shape in copy.compute_output_shape((1, 64, 64, 3))] == [32, 16]
+    pixels = np.random.default_rng(0).uniform(0, 1, (1, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(copy(pixels)[1], model(pixels), atol=1e-6)
+
+
+@pytest.mark.house
+def test_a_layer_that_cannot_be_copied_is_named():
+    class Scale(keras.layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.factor = 1.0
+
+        def call(self, x):
+            return x * self.factor
+
+    class NoOptions(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="short")
+
+        def call(self, x):
+            return x
+
+    scale = Scale(name="scale")
+    scale.factor = 3.0
+    with pytest.raises(ValueError, match=r"One of its layers 'scale' \(Scale\) holds a state"):
+        classify.copy_body(chain(scale, conv()))
+    with pytest.raises(ValueError, match="layer 'short', a NoOptions, can't be built again"):
+        classify.copy_body(chain(NoOptions(), conv()))
+    inside = chain(keras.layers.Conv2D(4, 3, 2, "same"), keras.layers.Conv2D(4, 3, 2, "same"))
+    with pytest.raises(ValueError, match=f"no feature map of stride 2; .*within {inside.name} can't be reached"):
+        classify.copy_body(chain(inside, conv()), strides=(2, 4))
+
+
+def test_accuracy_says_where_a_model_gives_nan(small_backbone, colours):
+    model = classify.transfer(small_backbone, 3)
+    model.layers[-1].set_weights([w * np.nan for w in model.layers[-1].get_weights()])
+    with pytest.raises(ValueError, match=r"accuracy: small_frozen gives \[nan, nan, nan\] for image 0"):
+        classify.accuracy(model, *colours)
+
+
+APPLICATIONS = ("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S", "InceptionV3",
+                "InceptionResNetV2", "MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50",
+                "ResNet50V2", "VGG16", "Xception")  # fmt: skip
+QUICK = ("MobileNet", "EfficientNetB0")
+
+
+@pytest.mark.house
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.weekly) for name in APPLICATIONS]
+)
+def test_a_copy_of_a_known_network_gives_the_same_maps(name):
+    backend.set_seed(0)
+    options = {"include_preprocessing": True} if name.startswith(("EfficientNetV2", "MobileNetV3", "ConvNeXt")) else {}
+    model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(96, 96, 3), **options)
+    assert_same_maps(with_statistics(model), classify.copy_body(model), 96)

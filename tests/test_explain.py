@@ -6,6 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def shared():
 
 
 def with_statistics(model, seed=2):
-    """Give batch normalization what training would have given it."""
+    """Give batch normalization what training would have given it, and normalization what adapting would have."""
     random = np.random.default_rng(seed)
     for layer in classify.all_layers(model):
         if isinstance(layer, layers.BatchNormalization):
@@ -60,6 +61,10 @@ def with_statistics(model, seed=2):
             for name, (low, high) in parts.items():
                 if (variable := getattr(layer, name)) is not None:
                     variable.assign(random.uniform(low, high, shape))
+        if isinstance(layer, layers.Normalization) and layer.input_mean is None:
+            layer.adapt_mean.assign(random.uniform(0.3, 0.6, layer.adapt_mean.shape))
+            layer.adapt_variance.assign(random.uniform(0.03, 0.1, layer.adapt_variance.shape))
+            layer.finalize_state()
     return model
 
 
@@ -302,6 +307,107 @@ def test_a_model_without_convolution_is_refused_by_what_needs_one(pictures):
     assert explain.smooth_grad(pooled, pictures, samples=2).max() == 1
 
 
+class Block(layers.Layer):
+    """A convolution and its activation in one layer, as readers write them."""
+
+    def __init__(self, filters, **options):
+        super().__init__(**options)
+        self.inner = layers.Conv2D(filters, 3, padding="same")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return ops.relu(self.inner(x))
+
+
+def pooled(*parts, classes=4):
+    """Put global average pooling and a dense layer on some layers."""
+    backend.set_seed(1)
+    return keras.Sequential([keras.Input((*SIDE, 3)), *parts, layers.GlobalAveragePooling2D(), layers.Dense(classes)])
+
+
+def test_a_block_that_holds_a_convolution_counts_as_one(pictures):
+    model = pooled(Block(8), layers.MaxPooling2D(), Block(8, name="last"))
+    found, named = (explain.grad_cam(model, pictures, 1, layer=layer) for layer in (None, "last"))
+    np.testing.assert_array_equal(found, named)
+    np.testing.assert_allclose(explain.cam(model, pictures, 1), found, atol=1e-5)
+
+
+@pytest.mark.house
+def test_a_layer_is_no_convolution_because_of_its_name(pictures):
+    class ConvertColours(layers.Layer):
+        def call(self, x):
+            return x / 255
+
+    with pytest.raises(ValueError, match="has no convolutional layer before its scores"):
+        explain.grad_cam(pooled(ConvertColours()), pictures)
+
+
+@pytest.mark.house
+def test_convolutions_that_no_one_can_reach_are_refused_with_the_layers_name(pictures):
+    class Whole(Block):
+        def call(self, x):
+            return ops.mean(self.inner(x), axis=(1, 2))
+
+    backend.set_seed(0)
+    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Conv2D(4, 3, name="stem"), Whole(4, name="whole")])
+    with pytest.raises(
+        ValueError, match="layer 'whole', a Whole, holds convolutions whose feature maps can't be reach"
+    ):
+        explain.grad_cam(model, pictures)
+    assert explain.grad_cam(model, pictures, layer="stem").shape == (3, *SIDE)
+
+
+@pytest.mark.house
+def test_a_class_derived_from_a_convolution_or_pooling_is_not_taken_for_one(pictures):
+    class Rectified(layers.Conv2D):
+        def call(self, x):
+            return ops.relu(super().call(x))
+
+    class CubePooling(layers.GlobalAveragePooling2D):
+        def call(self, x):
+            return ops.mean(x**3, axis=(1, 2))
+
+    model = pooled(Rectified(4, 3, name="own"))
+    with pytest.raises(ValueError, match="layer 'own', a Rectified with linear activation, has no way back"):
+        explain.deconvnet(model, pictures, "own")
+    backend.set_seed(0)
+    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Conv2D(4, 3), CubePooling(), layers.Dense(4)])
+    with pytest.raises(ValueError, match="CAM needs global average pooling"):
+        explain.cam(model, pictures)
+
+
+def test_a_layer_whose_call_trains_by_default_is_run_as_in_inference(pictures):
+    class Trains(layers.Layer):
+        def call(self, x, training=True):
+            return 0 * x if training else x
+
+    plain, model = pooled(layers.Conv2D(4, 3)), pooled(Trains(), layers.Conv2D(4, 3))
+    model.set_weights(plain.get_weights())
+    np.testing.assert_allclose(explain.saliency(model, pictures, 1), explain.saliency(plain, pictures, 1), atol=1e-6)
+
+
+def test_what_a_block_adapts_to_after_it_was_explained_counts(pictures):
+    class Normalized(Block):
+        def __init__(self, filters, **options):
+            super().__init__(filters, **options)
+            self.normalize = layers.Normalization()
+
+        def build(self, shape):
+            self.normalize.build(shape)
+            super().build(shape)
+
+        def call(self, x):
+            return super().call(self.normalize(x))
+
+    model = pooled(Normalized(4, name="block"))
+    explain.logits(model, pictures)
+    model.get_layer("block").normalize.adapt(pictures)
+    np.testing.assert_allclose(explain.logits(model, pictures), numpy_of(model(pictures, training=False)), atol=1e-4)
+
+
 # Saliency and SmoothGrad
 
 
@@ -430,6 +536,314 @@ def test_probabilities_are_the_models_own_or_softmax_of_its_logits(pictures):
         np.testing.assert_allclose(explain.probabilities(small_cnn(end), pictures), expected, atol=1e-5)
     expected = numpy_of(small_cnn("softmax")(pictures, training=False))
     np.testing.assert_allclose(explain.probabilities(small_cnn(None), pictures), expected, atol=1e-5)
+
+
+class OwnSoftmax(layers.Layer):
+    def call(self, x):
+        return ops.softmax(x)
+
+
+class Head(layers.Layer):
+    """A dense layer and a function of its values, in one layer."""
+
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.dense, self.function = layers.Dense(4), function
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.function(self.dense(x))
+
+
+def stable_softmax(x):
+    powers = ops.exp(x - ops.max(x, axis=-1, keepdims=True))
+    return powers / ops.sum(powers, axis=-1, keepdims=True)
+
+
+def by_name(function, name):
+    function.__name__ = name
+    return function
+
+
+SEEN = {  # functions that are a softmax or sigmoid, whatever they are called
+    "lambda": lambda x: layers.Dense(4, activation=lambda x: ops.softmax(x), name="scores")(x),
+    "written out": lambda x: layers.Dense(4, activation=stable_softmax, name="scores")(x),
+    "activation layer with a lambda": lambda x: layers.Activation(lambda x: ops.softmax(x))(dense(x)),
+    "lambda layer": lambda x: layers.Lambda(lambda x: ops.softmax(x))(dense(x)),
+    "layer of the reader's own": lambda x: OwnSoftmax()(dense(x)),
+    "lambda layer behind it that changes nothing": lambda x: layers.Lambda(lambda x: x)(layers.Softmax()(dense(x))),
+    "sigmoid": lambda x: layers.Dense(4, activation=lambda x: 1 / (1 + ops.exp(-x)), name="scores")(x),
+    "log-sigmoid": lambda x: layers.Dense(4, activation="log_sigmoid", name="scores")(x),
+    "log-softmax": lambda x: layers.Dense(4, activation=lambda x: ops.log_softmax(x), name="scores")(x),
+}
+HIDDEN = {  # probabilities whose logits can't be reached
+    "softmax in a head": lambda x: Head(ops.softmax, name="end")(x),
+    "sigmoid in a head": lambda x: Head(ops.sigmoid, name="end")(x),
+    "temperature": lambda x: layers.Dense(4, activation=lambda x: ops.softmax(x / 2), name="end")(x),
+    "hard sigmoid": lambda x: layers.Dense(4, activation="hard_sigmoid", name="end")(x),
+    "operations": lambda x: ops.divide(ops.exp(x[:, :4]), ops.sum(ops.exp(x[:, :4]), axis=-1, keepdims=True)),
+    "mean of two": lambda x: layers.Average(name="end")([layers.Dense(4, "softmax")(x), layers.Dense(4, "softmax")(x)]),
+    "clipped": lambda x: ops.clip(layers.Dense(4, "softmax")(x), 1e-7, 1 - 1e-7),
+    "p and 1 - p": lambda x: layers.Concatenate(name="end")([p := layers.Dense(1, "sigmoid")(x), 1 - p]),
+    "1 - p": lambda x: 1 - layers.Dense(1, "sigmoid")(x),
+}
+NEITHER = {  # functions that are called like a softmax but are none, and scores without one
+    "named softmax": lambda x: layers.Dense(4, activation=by_name(lambda x: 2 * x, "softmax"), name="scores")(x),
+    "class named Softmax": lambda x: type("Softmax", (layers.Layer,), {"call": lambda self, x: 3 * x})()(dense(x)),
+    "linear head": lambda x: Head(lambda x: x)(x),
+    "sum": lambda x: layers.Add()([dense(x), layers.Dense(4)(x)]),
+    "tanh": lambda x: layers.Dense(4, activation="tanh")(x),
+    "relu": lambda x: layers.Dense(4, activation="relu")(x),
+}
+
+
+def dense(x):
+    return layers.Dense(4, name="scores")(x)
+
+
+def ending(end):
+    """Put an end on two convolutions and pooling."""
+    reference = small_cnn(end=None)
+    model = keras.Model(reference.inputs[0], end(reference.layers[-2].output))
+    return reference, model
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("end", SEEN)
+def test_a_softmax_is_known_by_what_it_does(end, pictures):
+    reference, model = ending(SEEN[end])
+    model.get_layer("scores").set_weights([3 * w for w in reference.layers[-1].get_weights()])
+    reference.layers[-1].set_weights(model.get_layer("scores").get_weights())
+    expected = numpy_of(model(pictures, training=False))
+    expected = np.exp(expected) if end.startswith("log-") else expected
+    np.testing.assert_allclose(explain.probabilities(model, pictures), expected, atol=1e-5)
+    np.testing.assert_allclose(explain.logits(model, pictures), explain.logits(reference, pictures), atol=1e-4)
+    for method in METHODS.values():
+        np.testing.assert_allclose(method(model, pictures, 1), method(reference, pictures, 1), atol=1e-5)
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("end", HIDDEN)
+def test_probabilities_without_a_logit_are_given_as_they_are_and_not_explained(end, pictures):
+    _, model = ending(HIDDEN[end])
+    expected = numpy_of(model(pictures, training=False))
+    np.testing.assert_allclose(explain.probabilities(model, pictures), expected, atol=1e-6)
+    for method in (*METHODS.values(), explain.logits):
+        with pytest.raises(ValueError, match=r"layer '\w+', a \w+ at the end of .* gives probabilities itself"):
+            method(model, pictures)
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("end", NEITHER)
+def test_scores_are_not_taken_for_probabilities_because_of_a_name(end, pictures):
+    _, model = ending(NEITHER[end])
+    scores = numpy_of(model(pictures, training=False))
+    np.testing.assert_allclose(explain.logits(model, pictures), scores, atol=1e-4)
+    np.testing.assert_allclose(explain.probabilities(model, pictures), numpy_of(ops.softmax(scores)), atol=1e-5)
+    _, expected = backend.value_and_grad(lambda x: ops.sum(model(x, training=False)[:, 1]))(pictures)
+    found, expected = explain.saliency(model, pictures, 1, raw=True), numpy_of(expected)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.house
+def test_an_activation_named_linear_or_relu_is_known_by_what_it_does(pictures):
+    for name, function in (("linear", ops.tanh), ("relu", ops.leaky_relu)):
+        backend.set_seed(0)
+        own = by_name(lambda x, function=function: function(x), name)
+        model = with_statistics(pooled(layers.Conv2D(4, 3, activation=own, name="own"), layers.BatchNormalization()))
+        expected = numpy_of(model(pictures, training=False))
+        np.testing.assert_allclose(explain.logits(model, pictures), expected, atol=1e-4)  # nothing is folded
+        with pytest.raises(ValueError, match=f"'own', a Conv2D with another {name} activation, has no way back"):
+            explain.deconvnet(model, pictures, "own")
+
+
+@pytest.mark.skipif(backend.name() != "tensorflow", reason="a function of TensorFlow's")
+def test_tensorflows_own_softmax_and_sigmoid_are_seen(method, pictures):
+    import tensorflow
+
+    for name, function in (("softmax", tensorflow.nn.softmax), ("sigmoid", tensorflow.nn.sigmoid)):
+        one, other = small_cnn(name), small_cnn(function)
+        expected = numpy_of(one(pictures, training=False))
+        np.testing.assert_allclose(explain.probabilities(other, pictures), expected, atol=1e-5)
+        np.testing.assert_allclose(method(other, pictures), method(one, pictures), atol=1e-6)
+
+
+# One output, two classes
+
+
+SINGLE = {
+    "sigmoid": "sigmoid",
+    "lambda": lambda x: ops.sigmoid(x),
+    "logit": None,
+}
+
+
+def one_output(end, bias):
+    """Two convolutions, pooling, and one output for a class or against it."""
+    model = small_cnn(end=end)
+    model = keras.Sequential([*model.layers[:-1], layers.Dense(1, end, name="score")])
+    model.get_layer("score").bias.assign([bias])
+    return model
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("end", SINGLE)
+def test_of_one_output_the_more_probable_class_is_explained(end, method, pictures):
+    for bias, predicted in ((20, 0), (-20, 1)):
+        model = one_output(SINGLE[end], bias)
+        np.testing.assert_array_equal(explain.predicted_classes(model, pictures), predicted)
+        found, *both = (method(model, pictures, classes, raw=True) for classes in (None, 0, 1))
+        np.testing.assert_array_equal(found, both[predicted])
+        np.testing.assert_allclose(both[0], -both[1], atol=1e-6 * np.abs(found).max())
+        assert np.abs(found).max() > 0
+        with pytest.raises(ValueError, match="classes is 2, expected None, an int or 3 ints, from 0 to 1"):
+            method(model, pictures, 2)
+    mixed = method(model, pictures, [0, 1, 0], raw=True)
+    np.testing.assert_array_equal(mixed, np.stack([both[0][0], both[1][1], both[0][2]]))
+
+
+def test_the_probability_of_one_output_is_that_of_class_0(pictures):
+    for end in SINGLE:
+        model, reference = one_output(SINGLE[end], -1), one_output("sigmoid", -1)
+        reference.set_weights(model.get_weights())
+        expected = numpy_of(reference(pictures, training=False))
+        np.testing.assert_allclose(explain.probabilities(model, pictures), expected, atol=1e-5)
+
+
+def test_predicted_classes_are_the_most_probable_ones(pictures):
+    for end in ("softmax", "sigmoid", None):
+        model = small_cnn(end)
+        expected = numpy_of(model(pictures, training=False)).argmax(-1)
+        np.testing.assert_array_equal(explain.predicted_classes(model, pictures), expected)
+    _, model = ending(HIDDEN["1 - p"])
+    expected = (numpy_of(model(pictures, training=False))[:, 0] < 0.5).astype(int)
+    np.testing.assert_array_equal(explain.predicted_classes(model, pictures), expected)
+
+
+# NaN and infinite numbers
+
+
+EVERY = METHODS | {
+    "logits": explain.logits,
+    "probabilities": explain.probabilities,
+    "predicted_classes": explain.predicted_classes,
+    "deconvnet": lambda model, images: explain.deconvnet(model, images, "second"),
+    "strongest": lambda model, images: explain.strongest(model, images, "second", 0),
+}
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("name", EVERY)
+def test_nan_in_an_image_is_told(name, pictures):
+    for value, called in ((np.nan, "NaN"), (np.inf, "inf")):
+        images = pictures.copy()
+        images[1, 2, 3, 0] = value
+        with pytest.raises(ValueError, match=rf"{name}: images hold {called} \(image 1\); expected finite numbers"):
+            EVERY[name](shared(), images)
+
+
+@pytest.mark.house
+@pytest.mark.parametrize("name", EVERY)
+def test_nan_in_a_weight_is_told_also_where_a_relu_hides_it(name, pictures):
+    for value, called in ((np.nan, "NaN"), (np.inf, "inf")):
+        model = small_cnn()
+        first = model.get_layer("first")
+        kernel, bias = first.get_weights()
+        kernel[0, 0, 0, 0] = value
+        first.set_weights([kernel, bias])
+        with pytest.raises(ValueError, match=f"{name}: layer 'first' of .* holds {called} in its weight 'kernel'"):
+            EVERY[name](model, pictures)
+
+
+@pytest.mark.house
+def test_nan_that_comes_into_a_weight_later_is_told(method, pictures):
+    for layer in ("first", "scores"):
+        model = small_cnn()
+        method(model, pictures)
+        own = model.get_layer(layer)
+        own.set_weights([w * np.nan for w in own.get_weights()])
+        with pytest.raises(ValueError, match=f"layer '{layer}' of .* holds NaN in its weight 'kernel'"):
+            method(model, pictures)
+
+
+@pytest.mark.house
+def test_nan_that_a_layer_makes_is_told(pictures):
+    class Own(layers.Layer):
+        def call(self, x):
+            return function(x)
+
+    function = ops.log  # of negative numbers
+    model = pooled(layers.Conv2D(4, 3), Own())
+    for name in ("cam", "grad_cam", "saliency", "logits", "probabilities"):
+        with pytest.raises(
+            ValueError, match=f"{name}: logits of .* hold NaN for image 0, though images and weights are"
+        ):
+            EVERY[name](model, pictures)
+    function = lambda x: ops.sqrt(ops.relu(x))  # noqa: E731 - its slope at 0 is infinite
+    model = pooled(layers.Conv2D(4, 3), Own())
+    assert np.isfinite(explain.logits(model, pictures)).all()
+    with pytest.raises(ValueError, match="saliency: gradients of .* hold NaN"):
+        explain.saliency(model, pictures)
+
+
+# Known networks, against plain gradients
+
+APPLICATIONS = {  # and their sides in pixels
+    "ConvNeXtTiny": 64, "DenseNet121": 64, "EfficientNetB0": 64, "EfficientNetV2B0": 64, "InceptionResNetV2": 80,
+    "InceptionV3": 80, "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "NASNetMobile": 64, "ResNet50": 64,
+    "ResNet50V2": 64, "VGG16": 64, "Xception": 75,
+}  # fmt: skip
+QUICK = ("MobileNet", "MobileNetV3Small", "VGG16")
+
+
+def by_gradient_tape(model, pictures, classes):
+    """Give saliency and the cells of Grad-CAM by TensorFlow alone, from what the model is without its softmax."""
+    import tensorflow as tf
+
+    pools = [layer for layer in model.layers if isinstance(layer, layers.GlobalAveragePooling2D)]
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    maps = pools[-1].input if pools else convolutions[-1].output
+    end = model.layers[-1]
+    softmax, end.activation = end.activation, keras.activations.linear
+    x = tf.convert_to_tensor(pictures)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        features, logits = keras.Model(model.inputs[0], [maps, model.outputs[0]])(x, training=False)
+        score = tf.reduce_sum(tf.gather(logits, classes, axis=1, batch_dims=1))
+    slope, weights = tape.gradient(score, x).numpy(), tape.gradient(score, features).numpy().mean(axis=(1, 2))
+    end.activation = softmax
+    return slope, np.einsum("nhwc,nc->nhw", features.numpy(), weights)
+
+
+@pytest.mark.house
+@pytest.mark.skipif(backend.name() != "tensorflow", reason="against TensorFlow's own gradients")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.weekly) for name in APPLICATIONS]
+)
+def test_saliency_and_grad_cam_are_those_of_a_gradient_tape(name):
+    began, side = time.perf_counter(), APPLICATIONS[name]
+    backend.set_seed(0)
+    model = with_statistics(getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classes=5))
+    # Images on which no ReLU is so close to 0 that the rounding of float32 decides on which side of it: on others the
+    # tape itself is up to 5e-5 away from the same weights in float64 (Xception, seed 1).
+    images = np.random.default_rng(3).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+    if any(isinstance(layer, (layers.Rescaling, layers.Normalization)) for layer in model.layers):
+        images = 127.5 * (images + 1)
+    classes = np.array([3, 1], np.int32)
+    slope, cells = by_gradient_tape(model, images, classes)
+    errors = {}
+    for method, expected in (
+        ("saliency", slope),
+        ("grad_cam", np.stack([enlarged(own, (side, side)) for own in cells])),
+    ):
+        found = METHODS[method](model, images, classes, raw=True)
+        assert np.abs(expected).max() > 0
+        errors[method] = np.abs(found - expected).max() / np.abs(expected).max()
+    print(f"{name}: {time.perf_counter() - began:.0f} s", *(f"{key} {error:.1e}" for key, error in errors.items()))
+    assert max(errors.values()) <= 1e-5, errors
 
 
 @pytest.mark.contract

@@ -97,3 +97,21 @@ def test_what_is_kept_changes_with_no_array_that_was_given_out():
     expected = first.copy()
     first[:] = 0
     np.testing.assert_array_equal(classify.features(model, images()), expected)
+
+
+def test_other_statistics_make_another_model_and_a_layer_of_ones_own_is_not_remembered():
+    pixels = keras.Input((8, 8, 3))
+    normalize = layers.Normalization()
+    model = keras.Model(pixels, normalize(pixels))
+    normalize.set_weights([np.ones(3), 4 * np.ones(3), np.array(1)])
+    before = memory.model_key(model)
+    normalize.finalize_state()
+    assert memory.model_key(model) not in (None, before)
+
+    class Scale(layers.Layer):
+        def call(self, x):
+            return x * self.factor
+
+    scale = Scale()
+    scale.factor = 2.0
+    assert memory.model_key(keras.Model(pixels, scale(pixels))) is None

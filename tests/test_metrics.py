@@ -473,6 +473,7 @@ def test_pixels_of_one_rank_go_in_an_order_that_favours_no_side(left_half):
         ({"maps": np.full((2, 6, 8), np.nan)}, "without NaN"),
         ({"steps": 0}, "steps=0, expected an integer from 1 on"),
         ({"classes": 2}, r"classes is \[2, 2\], expected ints from 0 to 1"),
+        ({"images": np.full((2, 6, 8, 3), np.nan)}, "images hold NaN or infinite numbers"),
         ({"baseline": "grey"}, "baseline='grey', expected 'mean', 'blur'"),
         ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or pictures"),
     ],
@@ -482,3 +483,15 @@ def test_what_can_not_be_followed_is_named(changes, message, left_half):
     for score in (metrics.deletion, metrics.insertion):
         with pytest.raises(ValueError, match=message):
             score(left_half, **arguments)
+
+
+def test_of_one_output_both_classes_can_be_followed():
+    import keras
+
+    pixels = keras.Input((6, 8, 3))
+    model = keras.Model(pixels, keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(pixels)))
+    model.layers[-1].set_weights([np.full((144, 1), -1 / 144), np.zeros(1)])
+    images, maps = np.full((1, 6, 8, 3), 4, np.float32), np.ones((1, 6, 8))  # logit -4: the other class, 1
+    for classes, start in ((None, sigmoid(4)), (0, sigmoid(-4)), (1, sigmoid(4))):
+        curve = metrics.deletion(model, images, maps, classes, 2, 0)["probability"][0]
+        np.testing.assert_allclose(curve[[0, -1]], [start, 0.5], atol=1e-5)

@@ -416,3 +416,25 @@ def test_side_by_side_is_training_one_by_one(body):
     model.get_layer("heads").set_weights(heads.get_weights())
     segment.train(model, train.images, train.masks, 10, 0.02, 4, ignore=2)
     assert (segment.predict(model, test.images) == row["found"]).mean() > 0.999
+
+
+def test_more_than_256_classes_have_numbers_of_their_own(body, photographs):
+    for num_classes, last, dtype in ((256, 255, np.uint8), (300, 299, np.int32)):
+        model = segment.fcn(body, num_classes, stride=8)
+        score = model.get_layer("heads").get_layer("score_8")
+        score.set_weights([0 * score.get_weights()[0], np.eye(num_classes)[last]])
+        found = segment.predict(model, photographs)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, last)
+
+
+def test_segment_says_what_is_nan(body, photographs):
+    model = segment.fcn(body, 3)
+    pixels = np.array(photographs, np.float32)
+    pixels[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="segment.predict: images hold NaN"):
+        segment.predict(model, pixels)
+    score = model.get_layer("heads").get_layer("score_8")
+    score.set_weights([score.get_weights()[0] * np.nan, score.get_weights()[1]])
+    with pytest.raises(ValueError, match="segment.predict: layer 'heads/score_8' .*holds NaN in its weight 'kernel'"):
+        segment.predict(model, photographs)
