@@ -684,7 +684,7 @@ SINGLE = {
 def one_output(end, bias):
     """Two convolutions, pooling, and one output for a class or against it."""
     model = small_cnn(end=end)
-    model = keras.Sequential([*model.layers[:-1], layers.Dense(1, end, name="score")])
+    model = keras.Sequential([keras.Input((*SIDE, 3)), *model.layers[:-1], layers.Dense(1, end, name="score")])
     model.get_layer("score").bias.assign([bias])
     return model
 
