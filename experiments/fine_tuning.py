@@ -40,6 +40,9 @@ def plan(seeds):
     ducks = [{"data": "duck", "start": start, "without": without, "trained": choice, "steps": STEPS,
               "learning_rate": CHOICES[choice][1], "seed": seed}
              for start, choice, without in runs for seed in range(seeds)]  # fmt: skip
+    for run in ducks:
+        if run["start"] == "toys":  # the old classes have a last layer to train again
+            run["refit_steps"] = REFIT_STEPS
     raccoon = {"data": "raccoon", "without": 0, "trained": "everything", "steps": 500, "learning_rate": 5e-4}
     raccoons = [raccoon | {"start": start, "seed": seed} for start in ("toys", "ImageNet") for seed in range(seeds)]
     return ducks + raccoons
