@@ -228,13 +228,15 @@ def _tiles(height, width):
 
 def _outputs(config, levels, box_head, class_tower, class_logits):
     """Run the heads on every level, and lay what they say in the anchors' order."""
-    flat = {"class": [], "box": []}
-    for level in levels:
-        logits, offsets = class_logits(class_tower(level)), box_head(level)
-        flat["class"].append(layers.Reshape((-1, len(config.class_names)))(logits))
-        flat["box"].append(layers.Reshape((-1, 4))(offsets))
-    return {name: layers.Concatenate(axis=1, name=name)(maps) if len(maps) > 1 else maps[0]
-            for name, maps in flat.items()}  # fmt: skip
+    logits = [class_logits(class_tower(level)) for level in levels]
+    offsets = [box_head(level) for level in levels]
+    return {"class": _in_order(logits, len(config.class_names), "class"), "box": _in_order(offsets, 4, "box")}
+
+
+def _in_order(maps, width, name):
+    """Lay what a head says of every cell of every level, `width` numbers an anchor, in the anchors' order."""
+    flat = [layers.Reshape((-1, width))(level) for level in maps]
+    return layers.Concatenate(axis=1, name=name)(flat) if len(flat) > 1 else flat[0]
 
 
 def coverage(config: RetinaNetConfig, true_boxes: Sequence[np.ndarray], sizes: Sequence) -> np.ndarray:
@@ -361,7 +363,7 @@ def train(
     """Train what is trainable in a RetinaNet, with Adam and a cosine's learning rates.
 
     Where backbone and pyramid are frozen, their feature maps are computed once; with `augment`, for `copies` changed
-    versions of each picture.
+    versions of each picture. Where only the class head's last layer learns, all below it is computed once.
 
     Args:
         model: from `build`.
@@ -393,7 +395,7 @@ def train(
                              f"expected one a box, 0…{known - 1}, for {', '.join(config.class_names)}")  # fmt: skip
     if not model.trainable_variables:
         raise ValueError("retinanet.train: nothing in the model is trainable; `trainable` chooses what is")
-    frozen = not any(model.get_layer(part).trainable_variables for part in PARTS[:2])
+    learning = [part for part in PARTS if model.get_layer(part).trainable_variables]
 
     def draw(rows, generator):
         chosen = [(images[i], true_boxes[i], labels[i]) for i in rows]
@@ -403,8 +405,8 @@ def train(
         return _batch(config, pictures), targets(config, *known, [(p.shape[1], p.shape[0]) for p in pictures])
 
     learner, count = model, len(images)
-    if frozen:
-        learner, body = _split(model)
+    if not {"backbone", "fpn"}.intersection(learning):
+        learner, body = _split(model, last_layer=learning == ["class_logits"])
         count *= copies if augment is not None else 1
         pictures, wanted = draw(np.arange(count) % len(images), np.random.default_rng(seed))
         maps = classify.features(body, pictures, batch_size, progress)
@@ -417,21 +419,35 @@ def train(
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
-_halves = weakref.WeakKeyDictionary()  # a model's two halves, which are compiled once
+_halves = weakref.WeakKeyDictionary()  # a model's two halves, which are compiled once, for each of two places to cut
 
 
-def _split(model):
-    """Cut a model below its heads: (from pyramid levels to the outputs, from pixels to pyramid levels)."""
-    if model not in _halves:
-        _halves[model] = _cut(model)
-    return _halves[model]
+def _split(model, last_layer=False):
+    """Cut a model in two: (from what is kept to the outputs, from pixels to what is kept).
+
+    Args: last_layer: False, the pyramid's levels are kept; True, what the class tower makes of them, and all offsets.
+    """
+    halves = _halves.setdefault(model, {})
+    if last_layer not in halves:
+        halves[last_layer] = _cut(model, last_layer)
+    return halves[last_layer]
 
 
-def _cut(model):
-    levels = [keras.Input(level.shape[1:]) for level in model.get_layer("fpn").output]
-    head = keras.Model(levels, _outputs(model.config, levels, *(model.get_layer(part) for part in PARTS[2:])))
-    pixels = keras.Input((model.config.input_size,) * 2 + (3,))
-    return head, keras.Model(pixels, model.get_layer("fpn")(keras.tree.flatten(model.get_layer("backbone")(pixels))))
+def _cut(model, last_layer):
+    config = model.config
+    box_head, class_tower, class_logits = (model.get_layer(part) for part in PARTS[2:])
+    pixels = keras.Input((config.input_size,) * 2 + (3,))
+    levels = keras.tree.flatten(model.get_layer("fpn")(keras.tree.flatten(model.get_layer("backbone")(pixels))))
+    maps = [keras.Input(level.shape[1:]) for level in levels]
+    if not last_layer:
+        return keras.Model(maps, _outputs(config, maps, box_head, class_tower, class_logits)), keras.Model(
+            pixels, levels
+        )
+    offsets = _in_order([box_head(level) for level in levels], 4, "box")
+    known = keras.Input(offsets.shape[1:])
+    logits = _in_order([class_logits(each) for each in maps], len(config.class_names), "class")
+    outputs = {"class": logits, "box": layers.Identity(name="box")(known)}
+    return keras.Model([*maps, known], outputs), keras.Model(pixels, [*map(class_tower, levels), offsets])
 
 
 @functools.cache
@@ -590,7 +606,9 @@ def trainable(model: "keras.Model", like: str | Sequence[str] | None = None) -> 
         kept = {id(variable) for variables in frozen for variable in variables}
         for name, variable in named.items():
             variable.trainable = id(variable) not in kept and any(fnmatch.fnmatchcase(name, p) for p in patterns)
-        model.compiled = _split(model)[0].compiled = False  # a compiled step trains what was trainable then
+        model.compiled = False  # a compiled step trains what was trainable then
+        for upper, _ in _halves.get(model, {}).values():
+            upper.compiled = False
     chosen = {id(variable) for variable in model.trainable_variables}
     return {name: variable for name, variable in named.items() if id(variable) in chosen}
 
