@@ -355,7 +355,7 @@ def test_pictures_with_one_box_are_kept_and_the_others_left_out(tmp_path):
         entry = f"<object><name>{'cat' if name == 'a' else 'dog'}</name><bndbox>{box}</bndbox></object>"
         (tmp_path / "annotations" / f"{name}.xml").write_text(f"<annotation>{entry * found}</annotation>")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a b c")
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\n")
     (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b")
     part = localize.load("voc", "train", path=tmp_path, size=80)
     assert part.images.shape == (2, 80, 80, 3) and [*part.labels] == [0, 1]
