@@ -349,14 +349,14 @@ def test_scores_count_pictures_above_a_threshold_and_not_at_it():
 def test_pictures_with_one_box_are_kept_and_the_others_left_out(tmp_path):
     for folder in ("images", "annotations"):
         (tmp_path / folder).mkdir()
-    for name, found in {"a": 1, "b": 2, "c": 1}.items():
+    for name, found in {"a": 1, "b": 2, "c": 1, "d": 2}.items():
         Image.new("RGB", (40, 20)).save(tmp_path / "images" / f"{name}.jpg")
         box = "<xmin>11</xmin><ymin>1</ymin><xmax>30</xmax><ymax>10</ymax>"
         entry = f"<object><name>{'cat' if name == 'a' else 'dog'}</name><bndbox>{box}</bndbox></object>"
         (tmp_path / "annotations" / f"{name}.xml").write_text(f"<annotation>{entry * found}</annotation>")
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\nb\nc\n")
-    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("b")
+    (tmp_path / "ImageSets" / "Main" / "val.txt").write_text("d")
     part = localize.load("voc", "train", path=tmp_path, size=80)
     assert part.images.shape == (2, 80, 80, 3) and [*part.labels] == [0, 1]
     np.testing.assert_allclose(part.boxes, [[20, 0, 60, 40]] * 2)  # from 40×20 to 80×80
