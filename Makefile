@@ -19,7 +19,8 @@ TEST := .venv/test.$(KIND)
 NODE := node_modules/.package-lock.json
 # Two workers a test run on two cores; tests that share something costly stay together, as do the cells of a notebook.
 PARALLEL := --numprocesses auto --dist loadgroup
-NBVAL := --numprocesses auto --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
+# tests/conftest.py says how outputs are compared; as the notebooks lie elsewhere, pytest is told of it.
+NBVAL := -p conftest --numprocesses auto --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg
 # The tests of the package's modules, and the Python for an environment beside .venv (make lowest PYTHON=python3.10).
 UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.py cvlab/*/*.py))))
 SIDE := $(if $(PYTHON),--python $(PYTHON))
@@ -29,7 +30,7 @@ book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all
 
 test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
 	@$(PY) -m pytest $(PARALLEL) tests
-	@$(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
+	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
 	@$(PY) book/renderer.py || $(MAKE) --no-print-directory test-render
 
 check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
@@ -44,7 +45,7 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
-	@$(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
+	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
 	@$(PY) -m pytest --weekly -m weekly tests/test_run.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends

@@ -10,8 +10,6 @@ from outputs import settle
 from cvlab.run import KERNEL_ENVIRONMENT
 
 os.environ.update(KERNEL_ENVIRONMENT)
-if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores: more threads than these would only wait
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OMP_NUM_THREADS="1")
 
 QUIET = (  # and every other host out of reach
     "--disable-gpu",
@@ -30,6 +28,12 @@ COSTLY = {"lite0", "published", "trained"}
 
 def pytest_addoption(parser):
     parser.addoption("--weekly", action="store_true", help="also run what takes long (make test-all)")
+
+
+def pytest_configure(config):
+    # The workers share the cores: more threads than these would only wait. Lessons run as they were executed.
+    if "PYTEST_XDIST_WORKER" in os.environ and not config.getoption("nbval", default=False):
+        os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1", OMP_NUM_THREADS="1")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads which test belongs to which group
