@@ -195,7 +195,7 @@ def smooth_grad(
 
     pictures, classes = network.checked(images, classes, "smooth_grad")
     if (classes < 0).any():
-        classes = predicted_classes(model, pictures, batch_size)
+        classes = _most_probable(network, _outputs("smooth_grad", network, pictures, batch_size))
     patterns = np.random.default_rng(seed).standard_normal((samples, *pictures.shape[1:]), np.float32)
     room = max(1, batch_size // len(pictures))  # copies that fit a batch
     together = max(size for size in range(1, min(room, samples) + 1) if samples % size == 0)
@@ -248,10 +248,7 @@ def predicted_classes(model: "keras.Model", images: np.ndarray, batch_size: int 
     """
     network = _network(model, images, "predicted_classes", sealed=True)
     pictures, _ = network.checked(images, None, "predicted_classes")
-    scores = _outputs("predicted_classes", network, pictures, batch_size)
-    if scores.shape[1] == 1 and (network.sealed or network.is_two_sided):
-        return (scores[:, 0] < (0.5 if network.sealed else 0)).astype(np.int32)
-    return scores.argmax(-1).astype(np.int32)
+    return _most_probable(network, _outputs("predicted_classes", network, pictures, batch_size))
 
 
 def deconvnet(
@@ -418,6 +415,15 @@ def _outputs(where, network, pictures, batch_size):
     if not np.isfinite(outputs).all():
         network.blame(where, "outputs" if network.sealed else "logits", outputs)
     return outputs
+
+
+def _most_probable(network, outputs):
+    """Give the class (N,) int32 of outputs (N, …): of a single one, 1 where its probability is below 0.5."""
+    if network.sealed == "logarithms":
+        outputs = np.exp(outputs)
+    if outputs.shape[1] == 1 and (network.sealed or network.is_two_sided):
+        return (outputs[:, 0] < (0.5 if network.sealed else 0)).astype(np.int32)
+    return outputs.argmax(-1).astype(np.int32)
 
 
 def _check_finite(where, network, pictures, maps, totals):
