@@ -537,36 +537,39 @@ def activation_name(function: Callable, shape: Sequence[int]) -> str | None:
         return None
     usable = np.isfinite(given)  # exp(x) / sum(exp(x)) has no value for large numbers
     usable[:2] = True
+    near = {"rtol": 1e-4, "atol": 1e-6} if given.dtype.itemsize > 2 else {"rtol": 2e-2, "atol": 2e-3}
+    given = given.astype(np.float64)
     for name, known in ACTIVATIONS.items():
         if given.shape[-1] == 1 and "softmax" in name:
             continue  # of one number it is 1, whatever the number
-        if np.allclose(given[usable], results(known, tensors)[usable], rtol=1e-4, atol=1e-6):
+        if np.allclose(given[usable], results(known, tensors)[usable], **near):
             return name
     return None
 
 
 def random_tensors(shape: Sequence[int]) -> np.ndarray:
-    """Draw tensors of a shape without N, small and large ones → (8, ...) float32."""
-    scales = np.reshape([0.1, 1, 10, 100] * 2, (8, *[1] * len(shape)))
-    return (np.random.default_rng(0).normal(size=(8, *shape)) * scales).astype(np.float32)
+    """Draw tensors of a shape without N, small and large ones, which half precision holds too → (8, ...) float32."""
+    scales = np.reshape([1 / 8, 1, 8, 64] * 2, (8, *[1] * len(shape)))
+    return (np.rint(16 * np.random.default_rng(0).normal(size=(8, *shape))) / 16 * scales).astype(np.float32)
 
 
 def results(function: Callable, tensors: Any) -> Any:
-    """Compute a function's float64 values for tensors, (N, ...); None where it takes no such tensors."""
+    """Compute a function's values for tensors, (N, ...); None where it takes no such tensors."""
     try:
-        return ops.convert_to_numpy(function(ops.convert_to_tensor(tensors))).astype(np.float64)
+        return ops.convert_to_numpy(function(ops.convert_to_tensor(tensors)))
     except Exception:  # a reader's function may raise anything
         return None
 
 
 def _kind_of_probabilities(scores):
     """Say whether (N, ...) numbers look like "probabilities" or their "logarithms"; None for neither."""
-    finite = [] if scores is None else scores[np.isfinite(scores).reshape(len(scores), -1).all(axis=1)]
-    if not len(finite) or not finite.any():  # zeros: a layer that has learned nothing yet
+    scores = np.empty((0, 1)) if scores is None else scores.astype(np.float64)
+    finite = scores[np.isfinite(scores).reshape(len(scores), -1).all(axis=1)]
+    if not finite.any():  # zeros: a layer that has learned nothing yet
         return None
     if finite.min() >= -1e-6 and finite.max() <= 1 + 1e-6:
         return "probabilities"
-    is_log = finite.max() <= 1e-6 and np.allclose(np.exp(finite).sum(axis=-1), 1, atol=1e-3)
+    is_log = finite.max() <= 1e-6 and np.allclose(np.exp(finite).sum(axis=-1), 1, atol=1e-2)
     return "logarithms" if is_log else None
 
 

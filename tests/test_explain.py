@@ -626,6 +626,16 @@ def test_a_softmax_is_known_by_what_it_does(end, pictures):
 
 
 @pytest.mark.house
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_a_softmax_of_half_precision_is_seen(precision, pictures):
+    for end in (layers.Softmax, OwnSoftmax, lambda dtype: layers.Activation("softmax", dtype=dtype)):
+        _, model = ending(lambda x, end=end: end(dtype=precision)(dense(x)))
+        expected = numpy_of(ops.cast(model(pictures, training=False), "float32"))
+        np.testing.assert_allclose(explain.probabilities(model, pictures), expected, atol=1e-2)
+        assert explain.cam(model, pictures).max() == 1
+
+
+@pytest.mark.house
 @pytest.mark.parametrize("end", HIDDEN)
 def test_probabilities_without_a_logit_are_given_as_they_are_and_not_explained(end, pictures):
     _, model = ending(HIDDEN[end])
