@@ -5,7 +5,6 @@ by then, is what counts.
 """
 
 import functools
-import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -60,9 +59,7 @@ class Step:
     def __init__(self, layer, name, arguments, parents, outputs, shapes):
         self.layer, self.name, self.arguments, self.parents, self.outputs = layer, name, arguments, parents, outputs
         self.shapes = shapes  # of what it gets, and of what it gives
-        is_layer = isinstance(layer, keras.Layer)
-        self.parts = classify.all_layers(layer) if is_layer else []  # the layers within it
-        self.takes_training = is_layer and "training" in inspect.signature(layer.call).parameters
+        self.parts = classify.all_layers(layer) if isinstance(layer, keras.Layer) else []  # the layers within it
 
     @property
     def weights(self):
@@ -136,7 +133,7 @@ class Step:
         args, kwargs = keras.tree.map_structure(
             lambda leaf: values[leaf.number] if isinstance(leaf, _Slot) else leaf, self.arguments
         )
-        if self.takes_training or "training" in kwargs:
+        if "training" in kwargs:
             kwargs["training"] = False
         return keras.tree.flatten(self.layer(*args, **kwargs))
 
