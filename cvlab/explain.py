@@ -24,7 +24,11 @@ LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormaliza
 
 
 def cam(
-    model: "keras.Model", images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16, raw: bool = False
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    batch_size: int = 16,
+    raw: bool = False,
 ) -> np.ndarray:
     """Map which places speak for a class, by the weights of the dense layer behind the pooling.
 
@@ -53,7 +57,7 @@ def cam(
     """
     network = _network(model, images, "cam")
     pooled, dense = network.pooled_head("cam")
-    plan = network.plan(pooled)
+    plan = network.plan(pooled, folds=True)
 
     def shares(x, classes):
         values = plan.run({0: x})
@@ -69,7 +73,7 @@ def cam(
 def grad_cam(
     model: "keras.Model",
     images: np.ndarray,
-    classes: np.ndarray | None = None,
+    classes: int | np.ndarray | None = None,
     layer: Any = None,
     batch_size: int = 16,
     raw: bool = False,
@@ -114,7 +118,11 @@ def grad_cam(
 
 
 def saliency(
-    model: "keras.Model", images: np.ndarray, classes: np.ndarray | None = None, batch_size: int = 16, raw: bool = False
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    batch_size: int = 16,
+    raw: bool = False,
 ) -> np.ndarray:
     """Map how much the logit changes with each pixel: its gradient by the picture.
 
@@ -151,7 +159,7 @@ def saliency(
 def smooth_grad(
     model: "keras.Model",
     images: np.ndarray,
-    classes: np.ndarray | None = None,
+    classes: int | np.ndarray | None = None,
     samples: int = 16,
     noise: float = 0.15,
     seed: int = 0,
@@ -321,7 +329,7 @@ def strongest(
     network = _network(model, images, "strongest", scores=False)
     target = network.find(layer, "strongest")
     chain = _chain(network, target, "strongest")
-    plan = network.plan(target)
+    plan = network.plan(target, folds=True)
     pictures, _ = network.checked(images, None, "strongest")
     inputs = _forward(network, chain, pictures[:1], "strongest")
     channels = np.full(len(pictures), _channel(inputs.pop(), channel, "strongest"), np.int32)
@@ -406,7 +414,7 @@ def _network(model, images, where, scores=True, sealed=False):
 
 def _outputs(where, network, pictures, batch_size):
     """Compute what the model gives without the softmax or sigmoid at its end, (N, outputs), and check it."""
-    plan = network.plan()
+    plan = network.plan(folds=True)
 
     def forward(x):
         return ops.cast(plan.run({0: x})[network.output], "float32")

@@ -541,7 +541,7 @@ def predict(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> A
         classes = Enlarge(enlarge.factor, classes=True)
         _finders[model] = keras.Model(model.input, classes([enlarge.input[0], model.input]))
     network = networks.laid_open(_finders[model], "segment.predict")
-    plan = network.plan()
+    plan = network.plan(folds=True)
 
     def forward(x):
         values = plan.run({0: ops.cast(x, "float32")})

@@ -839,9 +839,8 @@ def test_saliency_and_grad_cam_are_those_of_a_gradient_tape(name):
     began, side = time.perf_counter(), APPLICATIONS[name]
     backend.set_seed(0)
     model = with_statistics(getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classes=5))
-    # Images on which no ReLU is so close to 0 that the rounding of float32 decides on which side of it: on others the
-    # tape itself is up to 5e-5 away from the same weights in float64 (Xception, seed 1).
-    images = np.random.default_rng(3).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
+    # On these images, DenseNet121 and Xception have units so close to 0 that another order of rounding shows.
+    images = np.random.default_rng(2).uniform(-1, 1, (2, side, side, 3)).astype(np.float32)
     if any(isinstance(layer, (layers.Rescaling, layers.Normalization)) for layer in model.layers):
         images = 127.5 * (images + 1)
     classes = np.array([3, 1], np.int32)
