@@ -35,9 +35,10 @@ log=.venv/install.log
 began=$(date +%s)
 [ -t 2 ] || printf 'installing the packages into .venv (a minute or two)\n' >&2
 pip() { .venv/bin/python -m pip install --disable-pip-version-check --no-input --retries 2 "$@"; }
-# uv installs several times faster; where PyPI has no wheel of it for this machine, pip does.
+# uv installs several times faster; where PyPI has no wheel of it for this machine, pip does. Both compile to bytecode:
+# without it, each process where PYTHONDONTWRITEBYTECODE is set spends four more seconds on importing TensorFlow.
 if .venv/bin/python -m uv --version >"$log" 2>&1 || pip --only-binary uv uv >"$log" 2>&1; then
-    .venv/bin/python -m uv pip install --python .venv/bin/python "$@" >"$log" 2>&1 &
+    .venv/bin/python -m uv pip install --compile-bytecode --python .venv/bin/python "$@" >"$log" 2>&1 &
 else
     pip "$@" >"$log" 2>&1 &
 fi

@@ -86,7 +86,7 @@ def make(name, python):
     version = subprocess.run(
         [interpreter, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
     ).stdout.strip()
-    install = ("pip", "install", "--quiet", "--python", interpreter)
+    install = ("pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter)
     uv(*install, *packages(name, version, folder), cwd=ROOT)
     stamp.write_text(digest)
 

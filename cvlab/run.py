@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import re
@@ -34,6 +35,7 @@ KERNEL_ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+SAVE_EVERY = 30  # seconds between two saves of a notebook that is being executed
 ROOM = 64 * 2**20  # bytes that an executed notebook may need, with some to spare
 CLEAR_LINE = "\r\x1b[K"  # in a terminal: back to the start of the line, and the line is empty
 
@@ -304,7 +306,7 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
             str(partial), str(partial), parameters, kernel_name="python3", language="python",
             progress_bar=False, cwd=str(folder), on_cell_start=progress and progress.start_cell,
             extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
-            kernel_manager_class=_quiet_kernel_manager(),
+            kernel_manager_class=_quiet_kernel_manager(), engine_name=_sparing_engine(),
         )  # fmt: skip
         executed, reported = _take_report(partial)
         _put(partial, target)
@@ -323,6 +325,7 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
         why = error.strerror or error
         raise NotWritten(f"run: {name} stopped, as {partial} can't be written ({why}); make room there") from error
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # nobody waits any more for the cell that was stopped
         partial.unlink(missing_ok=True)
         raise
     finally:
@@ -348,6 +351,32 @@ def _quiet_kernel_manager():
             return await super().start_kernel(stderr=subprocess.DEVNULL, **options)
 
     return QuietKernelManager
+
+
+def _sparing_engine():
+    """Register the engine that executes a lesson, and give its name.
+
+    papermill's own writes the whole notebook before and after each cell, which takes 8 s of a lesson with 150 cells.
+    """
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class SparingEngine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+            save = nb_man.save
+
+            def save_now_and_then(**_):
+                if (nb_man.now() - nb_man.last_save_time).total_seconds() >= SAVE_EVERY:
+                    save()
+
+            nb_man.save = save_now_and_then
+            try:
+                super().execute_managed_notebook(nb_man, kernel_name, **options)
+            finally:
+                nb_man.save = save  # papermill writes the notebook at the end, whatever the end was
+
+    papermill_engines.register("sparing", SparingEngine)
+    return "sparing"
 
 
 def summary(claims: dict) -> list[str]:
