@@ -1,10 +1,11 @@
-"""Claims of the text, asserted where they stand and printed the same on every machine; and answers to exercises.
+"""Claims of the text, asserted where they stand and printed with what was measured; and answers to exercises.
 
 What holds for any dataset is a `check`. What the text says about the book's own data, such as a measured accuracy, is
 a `claim`: a lesson with a `dataset` parameter makes `claim = Claims(dataset == "scenes")`, and with a reader's own data
 its claims are skipped and counted.
 """
 
+import hashlib
 import os
 from typing import Any
 
@@ -23,7 +24,9 @@ def check(
     equals: Any = None,
     digits: int | None = None,
 ) -> None:
-    """Assert a claim of the text and print it with its bound: the line is the same wherever the claim holds.
+    """Assert a claim of the text, and print it with its bound and with what was measured.
+
+    nbval compares the line but for what was measured, which another processor may change.
 
     Args: name: the claim, "accuracy of the frozen model". value: a number; for `equals` also an array or text; without
         any bound, True or False. NaN never passes. at_least, at_most: bounds, allowed themselves. equals: what it must
@@ -35,7 +38,15 @@ def check(
     if not good and os.environ.get("CVLAB_CHECKS") != "report":
         raise AssertionError(f"{name}: {found}, expected {expected}")
     tally["failed"] += not good
+    if good and digits is None and not (at_least is None and at_most is None):
+        line += f" · measured {measured(value)}"
     print(f"✓ {line}" if good else f"✗ {name}: {found}, expected {expected}")
+
+
+def measured(value: Any) -> str:
+    """Write a measured number for a reader: three digits, thousands in full."""
+    number = np.asarray(value)[()]
+    return f"{number:,.0f}" if number.dtype.kind != "f" or 1000 <= abs(number) < 1e9 else f"{number:.3g}"
 
 
 class Claims:
@@ -77,23 +88,42 @@ def exercise(
     at_most: float | None = None,
     *,
     equals: Any = None,
+    sealed: str | None = None,
     digits: int | None = None,
     hint: str = "",
 ) -> None:
     """Say whether an exercise's answer is right; a wrong one gets the hint, never a traceback, and not the solution.
 
     Args: answer: what `check` takes, or a function without arguments that gives it: then its errors are told in words.
+        sealed: in place of `equals`, what `seal` gives for the right answer, so that the cell does not tell it.
     """
     try:
         value = answer() if callable(answer) else answer
         if value is None or value is Ellipsis:
             line = f"○ {name}: no answer yet. Write it above, run that cell, then this one."
+        elif sealed is not None:
+            good, found = seal(name, value, digits) == sealed, str(np.asarray(value).tolist())
+            line = f"✓ {name}: {found}. That is right." if good else f"✗ {name}: {found} is not right yet. {hint}"
         else:
             good, claim, found, _ = judge(name, value, at_least, at_most, equals, digits)
             line = f"✓ {claim}. That is right." if good else f"✗ {name}: {found}, and that is not right yet. {hint}"
     except Exception as error:  # the reader's code may raise anything
         line = f"✗ {name}: {type(error).__name__}: {str(error).rstrip('.')}. {hint}"
     print(line.rstrip())
+
+
+def seal(name: str, answer: Any, digits: int | None = None) -> str:
+    """Give twelve characters that tell the right answer of an exercise from others, and do not tell what it is.
+
+    Args: name: the exercise's. answer: a number, text, or an array of either; numbers count to so many `digits` (6).
+    """
+    values = np.asarray(answer)
+    if values.dtype.kind in "biuf":  # + 0: minus zero is zero
+        texts = [f"{value:.{6 if digits is None else digits}f}" for value in np.round(values.ravel().astype(float), 9) + 0]
+        texts = [text.replace("-0.", "0.") if float(text) == 0 else text for text in texts]
+    else:
+        texts = [str(value) for value in values.ravel()]
+    return hashlib.sha256("\n".join([name, str(values.shape), *texts]).encode()).hexdigest()[:12]
 
 
 def judge(

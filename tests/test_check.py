@@ -1,4 +1,9 @@
-"""Claims hold or say what is off; what they print depends on the claim alone; exercises answer without a traceback."""
+"""Claims hold or say what is off, and tell what was measured; exercises answer without a traceback."""
+
+import configparser
+import functools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +19,22 @@ def strict(monkeypatch):
     monkeypatch.delenv("CVLAB_CHECKS", raising=False)
 
 
-@pytest.mark.parametrize("value", [0.8, 0.80001, 1, np.float32(0.9), np.array(0.95), float("inf")])
-def test_a_claim_that_holds_prints_one_line_whatever_the_value(capsys, value):
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.8, "0.8"), (0.80001, "0.8"), (1, "1"), (np.float32(0.9123), "0.912"), (np.array(0.95), "0.95"),
+     (12_345.6, "12,346"), (23_587_712, "23,587,712"), (float("inf"), "inf")],
+)  # fmt: skip
+def test_a_claim_that_holds_prints_its_bound_and_what_was_measured(capsys, value, told):
     check("accuracy of the frozen model", value, at_least=0.8)
-    assert capsys.readouterr().out == "✓ accuracy of the frozen model ≥ 0.8\n"
+    assert capsys.readouterr().out == f"✓ accuracy of the frozen model ≥ 0.8 · measured {told}\n"
+
+
+def test_what_was_measured_is_not_compared_but_the_claim_is():
+    rule = configparser.ConfigParser()
+    rule.read(Path(__file__).with_name("nbval.cfg"), encoding="utf-8")
+    clean = functools.partial(re.sub, rule["measured"]["regex"], rule["measured"]["replace"])
+    committed, elsewhere = "✓ AP50 ≥ 0.8 · measured 0.873\n✓ c\n", "✓ AP50 ≥ 0.8 · measured -1.2e+03\n✓ c\n"
+    assert clean(committed) == clean(elsewhere) != clean(committed.replace("0.8 ", "0.7 "))
 
 
 @given(value=st.floats(allow_nan=True), low=st.floats(-1e6, 1e6), high=st.floats(-1e6, 1e6))
@@ -29,7 +46,7 @@ def test_bounds_are_those_of_plain_comparison(value, low, high):
 
 def test_both_bounds_are_printed(capsys):
     check("share", 0.25, 0.2, 0.3)
-    assert capsys.readouterr().out == "✓ share ≥ 0.2 and ≤ 0.3\n"
+    assert capsys.readouterr().out == "✓ share ≥ 0.2 and ≤ 0.3 · measured 0.25\n"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +120,7 @@ def test_a_run_with_other_parameters_can_report_instead(capsys, monkeypatch):
     monkeypatch.setenv("CVLAB_CHECKS", "report")
     check("accuracy", 0.5, at_least=0.8)
     check("accuracy", 0.9, at_least=0.8)
-    assert capsys.readouterr().out == "✗ accuracy: 0.5, expected ≥ 0.8\n✓ accuracy ≥ 0.8\n"
+    assert capsys.readouterr().out == "✗ accuracy: 0.5, expected ≥ 0.8\n✓ accuracy ≥ 0.8 · measured 0.9\n"
 
 
 def test_a_claim_about_the_books_data_is_a_check_with_that_data(capsys):
@@ -114,7 +131,7 @@ def test_a_claim_about_the_books_data_is_a_check_with_that_data(capsys):
         claim("accuracy", 0.5, at_least=0.8)
     claim.label()
     claim.summary()
-    assert capsys.readouterr().out == "✓ accuracy ≥ 0.8\n✓ accuracy ≥ 0.8 and ≤ 1\n"
+    assert capsys.readouterr().out == "✓ accuracy ≥ 0.8 · measured 0.9\n✓ accuracy ≥ 0.8 and ≤ 1 · measured 0.9\n"
 
 
 @pytest.mark.parametrize(("count", "told"), [(1, "1 claim about the book's own data was"), (3, "3 claims about")])
@@ -144,6 +161,27 @@ def test_an_exercise_tells_right_from_wrong_without_the_solution(capsys):
     right, wrong = capsys.readouterr().out.splitlines()
     assert right == "✓ your IoU = 0.1429. That is right."
     assert wrong == "✗ your IoU: 0.25, and that is not right yet. Divide by the union."
+
+
+def test_a_sealed_answer_is_told_from_others_and_does_not_show(capsys):
+    sealed = module.seal("your box", [40, 1 / 7], 2)
+    assert "40" not in sealed and sealed != module.seal("another exercise", [40, 1 / 7], 2)
+    exercise("your box", np.float32([40.001, 0.1399]), sealed=sealed, digits=2, hint="Divide.")
+    exercise("your box", [40, 0.2], sealed=sealed, digits=2, hint="Divide.")
+    exercise("your box", [[40, 1 / 7]], sealed=sealed, digits=2)
+    exercise("your box", lambda: [40, "a"], sealed=sealed, digits=2)
+    right, *wrong = capsys.readouterr().out.splitlines()
+    assert right.endswith("That is right.") and wrong[0] == "✗ your box: [40.0, 0.2] is not right yet. Divide."
+    assert all(line.startswith("✗") for line in wrong)
+
+
+@pytest.mark.parametrize("value", [-0.0, -1e-12, np.float32(0), 0, False])
+def test_zeros_of_every_kind_have_one_seal(value):
+    assert module.seal("zero", value, 3) == module.seal("zero", 0, 3)
+
+
+def test_a_sealed_list_of_names_is_told_from_another():
+    assert module.seal("names", ["a", "b"]) == module.seal("names", np.array(["a", "b"])) != module.seal("names", "a b")
 
 
 @pytest.mark.parametrize("nothing", [None, ..., lambda: None])
