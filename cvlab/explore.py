@@ -14,12 +14,15 @@ from .page import Shown, identifier, img, prose
 MAX_FRAMES, MAX_BYTES = 60, 600_000
 SPOKEN = '<p aria-live="polite" style="position:absolute;width:1px;height:1px;overflow:hidden;opacity:0"></p>'
 # The frame of a state is its data, or the number of the state that has the same; the first is in the page already.
+# In the published page, frames are files (book/image_files.py), fetched when the reader first comes to the control.
 SLIDE = """(function(f){var d=JSON.parse(f.querySelector('script').textContent),m=f.querySelector('img'),
 c=f.querySelectorAll('input,select'),s=f.querySelector('[aria-live]');d.frames[d.start]=m.src;
 function show(){var k=0;c.forEach(function(e,i){var t=d.texts[i][e.value];k=k*d.texts[i].length+ +e.value;
 if(e.type=='range'){e.setAttribute('aria-valuetext',t);e.nextSibling.textContent=t}});
 var p=d.frames[k];m.src=p>=0?d.frames[p]:p;m.alt=d.alts[k]}
 c.forEach(function(e){e.addEventListener('input',function(){show();s.textContent=m.alt})});
+['pointerenter','focusin'].forEach(function(n){f.addEventListener(n,function(){d.frames.forEach(function(p){
+if(p.length&&p.slice(0,5)!='data:')new Image().src=p})},{once:true})});
 f.querySelector('.cv-controls').hidden=false})"""
 ASK = """(function(f){var b=f.querySelector('button'),s=f.querySelector('[role=status]'),d=f.querySelector('details');
 b.addEventListener('click',function(){var i=f.querySelector('input:checked');

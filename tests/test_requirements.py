@@ -18,6 +18,7 @@ def machine(monkeypatch):
             return here[name]
         raise metadata.PackageNotFoundError(name)
 
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)  # TensorFlow's, whatever backend these tests run on
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(subprocess, "run", lambda words, check: commands.append(words))
     return here, commands
