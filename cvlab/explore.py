@@ -25,8 +25,9 @@ c.forEach(function(e){e.addEventListener('input',function(){show();s.textContent
 if(p.length&&p.slice(0,5)!='data:')new Image().src=p})},{once:true})});
 f.querySelector('.cv-controls').hidden=false})"""
 ASK = """(function(f){var b=f.querySelector('button'),s=f.querySelector('[role=status]'),d=f.querySelector('details');
-b.addEventListener('click',function(){var i=f.querySelector('input:checked');
-s.innerHTML=i?d.querySelectorAll('li')[i.value].innerHTML:'Choose an answer first.'});b.hidden=false;d.hidden=true})"""
+f.addEventListener('change',function(){s.textContent=s.className=''});
+b.addEventListener('click',function(){var i=f.querySelector('input:checked'),l=i&&d.querySelectorAll('li')[i.value];
+s.innerHTML=l?l.innerHTML:'Choose an answer first.';s.className=l?l.className:''});b.hidden=false;d.hidden=true})"""
 CALL = "(document.currentScript?document.currentScript.parentNode:document.getElementById('%s'))"
 
 
@@ -172,14 +173,17 @@ def parameter(key: str, given: Any, label: Any, start: Any) -> Any:
         raise ValueError(f"explore: {key} has the choices {texts}, expected two at least, all distinct")
     if start is not None and worded(start) not in texts:
         raise ValueError(f"explore: start is {start!r}, expected one of {key}'s choices: {', '.join(texts)}")
-    label, first = label or key.replace("_", " "), 0 if start is None else texts.index(worded(start))
+    words = key.replace("_", " ")
+    label = label or (words.capitalize() if len(words) > 1 else words)  # k stays a k
+    first = 0 if start is None else texts.index(worded(start))
     numeric = not isinstance(given, dict) and {type(v) for v in values} <= {int, float}
     fields = [v if isinstance(v, int) else float(t) for v, t in zip(values, texts)] if numeric else texts
     ordered = numeric and sorted(values) in (values, values[::-1])
     if ordered:
         now = html.escape(texts[first])
         state = f'max="{len(texts) - 1}" value="{first}" aria-valuetext="{now}" autocomplete="off"'
-        control = f'<input type="range" min="0" {state}><span aria-hidden="true">{now}</span>'
+        ticks = f'style="--steps:{len(texts) - 1}"'
+        control = f'<input type="range" min="0" {state} {ticks}><span aria-hidden="true">{now}</span>'
     else:
         mark = {first: " selected"}
         options = (f'<option value="{i}"{mark.get(i, "")}>{html.escape(t)}</option>' for i, t in enumerate(texts))
@@ -197,7 +201,7 @@ def worded(value: Any) -> str:
 def quiz(question: str, answers: dict[str, str], correct: str, *, name: str | None = None) -> Any:
     """Ask a question with one right answer, and say to each answer why; works without a kernel.
 
-    Args: answers: {answer: what to say to it}. correct: the right answer. In all texts `this` becomes code.
+    Args: answers: {answer: what to say to it}. correct: the right answer. In all texts `this` becomes code and *this* is emphasised.
     """
     if correct not in answers or len(answers) < 2:
         raise ValueError(f"quiz: correct is {correct!r}, expected one of two or more answers: {list(answers)}")
@@ -206,8 +210,8 @@ def quiz(question: str, answers: dict[str, str], correct: str, *, name: str | No
     for i, (answer, reply) in enumerate(answers.items()):
         radio = f'<input type="radio" name="{own}" value="{i}" autocomplete="off">'
         options += f"<label>{radio} <span>{prose(answer)}</span></label>"
-        verdict = "Right." if answer == correct else "Not quite."
-        replies += f"<li><strong>{prose(answer)}</strong>: {verdict} {prose(reply)}</li>"
+        kind, verdict = ("cv-right", "Right.") if answer == correct else ("cv-wrong", "Not quite.")
+        replies += f'<li class="{kind}"><strong>{prose(answer)}</strong>: {verdict} {prose(reply)}</li>'
     page = (
         f'<div class="cv-quiz" id="{own}"><fieldset><legend>{prose(question)}</legend>{options}</fieldset>'
         f'<button type="button" hidden>Check my answer</button><p role="status"></p>'

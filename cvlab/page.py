@@ -29,8 +29,11 @@ class Shown:
 
 
 def prose(text: str) -> str:
-    """Escape a text for HTML; what stands between backticks becomes code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(str(text)))
+    """Escape a text for HTML; `this` becomes code and *this* is emphasised."""
+    parts = re.split(r"`([^`]+)`", html.escape(str(text)))
+    parts[1::2] = [f"<code>{code}</code>" for code in parts[1::2]]
+    parts[::2] = [re.sub(r"\*(?=\S)([^*]+)(?<=\S)\*", r"<em>\1</em>", plain) for plain in parts[::2]]
+    return "".join(parts)
 
 
 def require(**texts: Any) -> None:

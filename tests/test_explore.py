@@ -81,11 +81,11 @@ def test_numbers_in_order_get_a_slider_and_all_else_a_list():
 
 def test_each_control_is_labelled_and_speaks_its_value():
     found = soup(explore(chart, row=ROWS, column=COLUMNS, label={"row": "row from the top"}))
-    assert [label.span.text for label in found.select("label")] == ["row from the top", "column"]
+    assert [label.span.text for label in found.select("label")] == ["row from the top", "Column"]
     assert all(label.find(["input", "select"]) for label in found.select("label"))
     assert found.find("input")["aria-valuetext"] == "1"
     assert [option.text for option in found.find_all("option")] == COLUMNS
-    assert soup(explore(lambda a_b: chart(a_b, "left"), a_b=ROWS)).label.span.text == "a b"
+    assert soup(explore(lambda a_b: chart(a_b, "left"), a_b=ROWS)).label.span.text == "A b"
 
 
 def test_choices_reach_the_function_as_plain_values():
@@ -186,7 +186,7 @@ def test_two_calls_give_the_same_bytes_and_pixels_do_not_change_the_rest():
 
 def test_plain_text_tells_caption_choices_and_what_is_to_be_seen():
     assert repr(both()).splitlines() == [
-        "A white square on a board.", "row: 1, 2, 5, 7", "column: left, middle, right", "[A square in row 5, left.]",
+        "A white square on a board.", "Row: 1, 2, 5, 7", "Column: left, middle, right", "[A square in row 5, left.]",
     ]  # fmt: skip
 
 
@@ -395,3 +395,11 @@ def test_in_a_browser_a_quiz_answers_when_asked(page):
     asked.get_by_label("yes").check()
     button.press("Enter")
     assert status.text_content() == "yes: Right. One is less."
+
+
+def test_a_quizs_verdicts_are_marked_and_asterisks_emphasise():
+    page = soup(quiz("Is `a*b*c` a *car*?", {"*Yes*": "2 * 3 * 4", "No": "x"}, "No"))
+    assert page.legend.decode_contents() == "Is <code>a*b*c</code> a <em>car</em>?"
+    wrong, right = page.find_all("li")
+    assert (wrong["class"], right["class"]) == (["cv-wrong"], ["cv-right"])
+    assert "2 * 3 * 4" in wrong.text and wrong.em.text == "Yes"
