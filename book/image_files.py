@@ -42,6 +42,9 @@ def move_images(page, folder):
         (folder / name).write_bytes(content)
         return f"{beside}/{name}"
 
-    lighter = TAG.sub('<img loading="lazy" decoding="async"', EMBEDDED.sub(moved, text))
+    lighter = EMBEDDED.sub(moved, text)
+    if first := re.search("<img", lighter):  # it may be in sight at once: to be lazy there would only delay it
+        seen = first.end()
+        lighter = lighter[:seen] + TAG.sub('<img loading="lazy" decoding="async"', lighter[seen:])
     if lighter != text:
         page.write_text(lighter, encoding="utf-8")

@@ -1,7 +1,8 @@
 """Sphinx extension: pages that ask no other host for anything, weigh little, and stand in nobody's way.
 
-It serves MathJax from the book itself, keeps of the theme's Font Awesome only the icons that some page uses (0.7 MB
-less to transfer), mends what screen readers stumble over, and gives each page a description for search engines.
+It serves MathJax and the fonts from the book itself, MathJax only to pages with formulas, and the search's index only
+to the search; it keeps of the theme's Font Awesome only the icons that some page uses (0.7 MB less to transfer), mends
+what screen readers stumble over, and gives each page a description for search engines.
 """
 
 import re
@@ -13,7 +14,22 @@ from docutils import nodes
 from fontTools import subset
 from sphinx.util import logging
 
-MATHJAX = Path(__file__).parents[1] / "node_modules" / "mathjax"
+MODULES = Path(__file__).parents[1] / "node_modules"
+MATHJAX = MODULES / "mathjax"
+FONTS = {  # as _static/pages.css names them
+    "source-serif.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
+    "source-serif-italic.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-italic.woff2",
+    "source-code.woff2": "@fontsource/source-code-pro/files/source-code-pro-latin-400-normal.woff2",
+    "source-serif-LICENSE.txt": "@fontsource-variable/source-serif-4/LICENSE",
+    "source-code-LICENSE.txt": "@fontsource/source-code-pro/LICENSE",
+}
+MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*", re.S)
+SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
+# Scripts that need not hold up the page. (documentation_options.js must come first: others read it as they load.)
+MATHS = re.compile(
+    r'<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*', re.S
+)
+                   r'togglebutton|design-tabs|scripts/sphinx-book-theme)\.js)')  # fmt: skip
 # What the pages load, and what MathJax itself fetches when a formula or a reader's setting asks for it.
 MATHJAX_PARTS = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "a11y", "sre/mathmaps", "ui")
 # Font Awesome's icons, in its script: "name":[width,height,["alias",…],"code","path"], and in its style sheet.
@@ -57,8 +73,31 @@ def describe(app, page, template, context, doctree):
 def finish(app, error):
     if error is None and app.builder.format == "html":
         copy_mathjax(Path(app.outdir, "_static", app.config.mathjax_path).parent)
+        copy_fonts(Path(app.outdir, "_static", "fonts"))
         trim_icons(Path(app.outdir))
         lift_barriers(Path(app.outdir))
+        lighten(Path(app.outdir))
+
+
+def copy_fonts(target):
+    """Copy the fonts of the pages from node_modules."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name, source in FONTS.items():
+        if not (MODULES / source).exists():
+            logging.getLogger(__name__).warning("no fonts in node_modules (`make book` fetches them)")
+            return
+        shutil.copy2(MODULES / source, target / name)
+
+
+def lighten(pages):
+    """Take from each page the scripts that it does not use, and let the others wait until it has been drawn."""
+    for page in pages.glob("**/*.html"):
+        text = page.read_text(encoding="utf-8")
+        if 'class="math' not in text:
+            text = MATHS.sub("", text)
+        if page.name != "search.html":
+            text = SEARCH.sub("", text)
+        page.write_text(LATER.sub("<script defer ", text), encoding="utf-8")
 
 
 def copy_mathjax(target):

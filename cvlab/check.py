@@ -119,7 +119,9 @@ def seal(name: str, answer: Any, digits: int | None = None) -> str:
     """
     values = np.asarray(answer)
     if values.dtype.kind in "biuf":  # + 0: minus zero is zero
-        texts = [f"{value:.{6 if digits is None else digits}f}" for value in np.round(values.ravel().astype(float), 9) + 0]
+        texts = [
+            f"{value:.{6 if digits is None else digits}f}" for value in np.round(values.ravel().astype(float), 9) + 0
+        ]
         texts = [text.replace("-0.", "0.") if float(text) == 0 else text for text in texts]
     else:
         texts = [str(value) for value in values.ravel()]

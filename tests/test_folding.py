@@ -1,4 +1,4 @@
-"""A page shows the method and folds the rest, and its images lie beside it; tests/pages looks at the pages themselves."""
+"""A page shows the method and folds the rest, and its images lie beside it (tests/pages looks at real pages)."""
 
 import base64
 import sys
@@ -25,7 +25,10 @@ PIXEL = base64.b64encode(bytes(range(256)) * 2).decode()
         ("import keras\nimport numpy as np\n\nBLUE = show.PALETTE[0]", "set-up"),
         ("check('a sum', y, equals=3)\nclaim('it is small', y, at_most=9)", "check"),
         ("for k in kinds:\n    claim(k, found[k], at_least=1)", "check"),
-        ("try:\n    data.load('x')\nexcept data.DataError as error:\n    print(error)\nclaim('y', y, at_most=9)", "method"),
+        (
+            "try:\n    data.load('x')\nexcept data.DataError as error:\n    print(error)\nclaim('y', y, at_most=9)",
+            "method",
+        ),
         ("show.images(some, caption='…',\n            alt='…')", "figure"),
         ("def outline(ax, box):\n    ax.add_patch(box)", "figure"),
         ("drawing, ax = show.axes(3, 2)\nax.plot(x)\nshow.figure(drawing, caption='…', alt='…')", "figure"),
@@ -129,7 +132,8 @@ def test_embedded_images_become_files_beside_the_page_and_load_when_they_are_nea
     folder, path = tmp_path / "_images", tmp_path / "chapters" / "week1" / "page.html"
     path.parent.mkdir(parents=True)
     path.write_text(
-        f'<img alt="a" src="data:image/webp;base64,{PIXEL}"><img alt="b" src="{drawing}">'
+        f'<img alt="first" src="data:image/webp;base64,{PIXEL}"><img alt="a" src="data:image/webp;base64,{PIXEL}">'
+        f'<img alt="b" src="{drawing}">'
         f'<script type="application/json">{{"frames":["",1,"data:image/webp;base64,{PIXEL}"]}}</script>'
         '<img alt="c" src="data:image/png;base64,AAAA">',
         encoding="utf-8",
@@ -138,7 +142,12 @@ def test_embedded_images_become_files_beside_the_page_and_load_when_they_are_nea
     html = path.read_text(encoding="utf-8")
     webp, svg = next(folder.glob("*.webp")), next(folder.glob("*.svg"))
     assert webp.read_bytes() == bytes(range(256)) * 2 and svg.read_text().startswith("<svg xmlns='http")
-    assert html.count(f"../../_images/{webp.name}") == 2 and html.count(f"../../_images/{svg.name}") == 1
-    assert html.count('loading="lazy"') == 2 and "base64,AAAA" in html and len(list(folder.iterdir())) == 2
+    assert html.count(f"../../_images/{webp.name}") == 3 and html.count(f"../../_images/{svg.name}") == 1
+    assert (
+        html.startswith('<img alt="first"')
+        and html.count('loading="lazy"') == 2
+        and "base64,AAAA" in html
+        and len(list(folder.iterdir())) == 2
+    )
     image_files.move_images(path, folder)
     assert path.read_text(encoding="utf-8") == html

@@ -372,7 +372,13 @@ def test_the_book_has_a_style_for_every_part():
         quiz("Which?", {"this": "Yes.", "that": "No."}, "this"),
     )
     classes = {name for each in shown for tag in soup(each).find_all(class_=True) for name in tag["class"]}
-    of_pages = {"cv-run", "cv-start", "cv-code", "cv-checks", "cv-answer"}  # what book/ and intro.md put into pages by themselves
+    of_pages = {
+        "cv-run",
+        "cv-start",
+        "cv-code",
+        "cv-checks",
+        "cv-answer",
+    }  # what book/ and intro.md put into pages by themselves
     assert {name for name in classes if name.startswith("cv-")} - {"cv-grid", "cv-explore"} == (
         set(re.findall(r"\.(cv-\w+)", css)) - of_pages
     )
