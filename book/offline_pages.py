@@ -26,11 +26,11 @@ FONTS = {  # as _static/pages.css names them
 MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*", re.S)
 SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
 # Scripts that need not hold up the page. (documentation_options.js must come first: others read it as they load.)
-MATHS = re.compile(
-    r'<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*', re.S
+LATER = re.compile(
+    r'<script (?=(?:data-[^>]*)?src="[^"]*_static/'
+    r"(?:doctools|sphinx_highlight|clipboard\.min|copybutton|togglebutton|design-tabs|scripts/sphinx-book-theme)\.js)"
 )
-                   r'togglebutton|design-tabs|scripts/sphinx-book-theme)\.js)')  # fmt: skip
-# What the pages load, and what MathJax itself fetches when a formula or a reader's setting asks for it.
+# What the pages load of MathJax, and what it fetches itself when a formula or a reader's setting asks for it.
 MATHJAX_PARTS = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "a11y", "sre/mathmaps", "ui")
 # Font Awesome's icons, in its script: "name":[width,height,["alias",…],"code","path"], and in its style sheet.
 ICON = re.compile(r'(?<=[{,])"?([\w-]+)"?:\[\d+,\d+,\[([^\]]*)\],"\w+",(?:"[^"]*"|\[[^\]]*\])\],?')

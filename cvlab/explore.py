@@ -201,8 +201,8 @@ def worded(value: Any) -> str:
 def quiz(question: str, answers: dict[str, str], correct: str, *, name: str | None = None) -> Any:
     """Ask a question with one right answer, and say to each answer why; works without a kernel.
 
-    Args: answers: {answer: what to say to it}. correct: the right answer. In all texts `this` becomes code and *this* is
-        emphasised.
+    Args: answers: {answer: what to say to it}. correct: the right answer. In all texts `this` becomes code, and *this*
+        is emphasised.
     """
     if correct not in answers or len(answers) < 2:
         raise ValueError(f"quiz: correct is {correct!r}, expected one of two or more answers: {list(answers)}")
