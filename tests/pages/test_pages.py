@@ -5,6 +5,8 @@ The tests of one page run in this order and share its visits: first those that o
 
 import functools
 import gzip
+import re
+import sys
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -14,8 +16,13 @@ from bs4 import BeautifulSoup
 
 from cvlab import run
 
+sys.path.insert(0, str(run.book_root() / "book"))
+
+import cells
+
 ROOT = run.book_root()
-WEIGHT = 1_200_000  # bytes transferred, at most
+# Bytes transferred, at most: of a page as it opens, and of one that is read to its end.
+FIRST_VIEW, LANDING, WHOLE = 350_000, 300_000, 900_000
 
 
 def toc_pages():
@@ -78,6 +85,33 @@ def test_a_lesson_says_how_to_run_it_and_leads_to_the_next_page(pages, name):
     assert page.select_one(".prev-next-area a.left-prev") and page.select_one(".prev-next-area a.right-next")
 
 
+@every_chapter
+def test_what_a_lesson_checks_is_folded_and_all_there(pages, name):
+    staged = nbformat.read(
+        ROOT / "_build" / "stage" / "chapters" / f"{name.removesuffix('.html').partition('/')[2]}.ipynb", 4
+    )
+    lines = {True: 0, False: 0}  # printed by exercises, and by claims
+    for cell in staged.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stdout":
+                marked = [line for line in output.text.splitlines() if line[:1] in "✓○" and line]
+                lines[cells.kind(cell.source, cell.metadata.get("tags", ())) == "exercise"] += len(marked)
+    page = soup(pages / name).find("article")
+    assert len(page.select(".cv-checks li")) == lines[False] > 10
+    assert len(page.select(".cv-answer")) == lines[True] >= 3
+    assert not page.select(".cv-code[open], .cv-checks[open]")
+    assert not [code for code in page.select("pre") if re.match(r"(claim\.summary\(\)\s*)?quiz\(", code.text)]
+
+
+@every_page
+def test_images_are_files_beside_the_page(pages, name):
+    assert not re.search(r"data:image/[^\"']{1000}", (pages / name).read_text(encoding="utf-8"))
+    images = [image for image in soup(pages / name).find_all("img") if "_images/" in image["src"]]
+    assert all(((pages / name).parent / image["src"]).resolve().is_file() for image in images)
+    assert [image.get("loading") for image in images[1:]] == ["lazy"] * len(images[1:])
+    assert all(image.get("width") and image.get("height") for image in images if image.find_parent("figure"))
+
+
 @landing_page
 def test_the_landing_page_has_a_control_and_the_first_lesson_one_click_away(pages, name):
     page = soup(pages / name).find("article")
@@ -89,10 +123,24 @@ def test_the_landing_page_has_a_control_and_the_first_lesson_one_click_away(page
 def test_the_page_is_light_enough_for_a_poor_line(visit, name):
     seen = visit(name)
     settle(seen.page)
+    sizes = weights(seen)
+    assert sum(sizes.values()) <= (LANDING if name == "intro.html" else FIRST_VIEW), heaviest(sizes)
+    for down in range(0, seen.page.evaluate("document.body.scrollHeight"), 800):
+        seen.page.evaluate(f"window.scrollTo(0, {down})")
+        seen.page.wait_for_timeout(30)
+    seen.page.wait_for_load_state("networkidle")
+    sizes = weights(seen)
+    assert sum(sizes.values()) <= WHOLE, heaviest(sizes)
+
+
+def weights(seen):
+    """Give the size of all that a visit asked for, as a server with gzip sends it."""
     bodies = {r.url: r.body() for r in seen.responses if r.url.startswith("http") and r.status == 200}
-    sizes = {url: min(len(body), len(gzip.compress(body, 6))) for url, body in bodies.items()}
-    heaviest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
-    assert sum(sizes.values()) <= WEIGHT, heaviest
+    return {url: min(len(body), len(gzip.compress(body, 6))) for url, body in bodies.items()}
+
+
+def heaviest(sizes):
+    return sum(sizes.values()), sorted(sizes.items(), key=lambda item: -item[1])[:5]
 
 
 @both_ways
@@ -128,7 +176,9 @@ def test_every_link_within_the_book_leads_somewhere(pages, name):
 
 @every_page
 def test_every_picture_is_there_and_says_what_it_shows(visit, name):
-    for picture in visit(name).page.locator("img").all():
+    page = visit(name).page
+    page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+    for picture in page.locator("img").all():
         assert picture.get_attribute("alt").strip()
         picture.evaluate("image => image.decode()")
         assert picture.evaluate("image => image.naturalWidth") > 0
@@ -149,6 +199,7 @@ def test_formulas_are_set_and_icons_drawn(visit, name):
     page = visit(name).page
     settle(page)
     assert page.locator("mjx-container").count() == page.locator(".math").count()
+    assert page.evaluate("'MathJax' in window") == (page.locator(".math").count() > 0)
     assert page.locator("mjx-merror").count() == 0
     assert page.locator("svg.svg-inline--fa").count() > 0
     assert page.locator("i[class*='fa-'], svg.svg-inline--fa animate").count() == 0  # an unknown icon flickers
