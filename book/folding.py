@@ -18,7 +18,7 @@ SUMMARIES = {
     "check": "Show the checks",
 }
 CLAIM = re.compile(r"✓ (?P<name>.*?) (?P<bound>[≥≤] \S+(?: and ≤ \S+)?) · measured (?P<value>\S+)")
-MARKS = "✓○"
+MARKS = ("✓", "○")
 
 
 class Fold:
@@ -93,8 +93,8 @@ def split_outputs(cell):
         for output in list(part):
             if isinstance(output, nodes.literal_block) and "stream" in output.get("classes", ()):
                 printed = output.astext().splitlines()
-                lines += [line for line in printed if line[:1] in MARKS]
-                rest = "\n".join(line for line in printed if line[:1] not in MARKS)
+                lines += [line for line in printed if line.startswith(MARKS)]
+                rest = "\n".join(line for line in printed if not line.startswith(MARKS))
                 if not rest.strip():
                     part.remove(output)
                 elif len(rest.splitlines()) < len(printed):

@@ -11,17 +11,24 @@ from html import escape
 from pathlib import Path
 
 from docutils import nodes
-from fontTools import subset
+from fontTools import subset, ttLib
+from fontTools.varLib import instancer
 from sphinx.util import logging
 
 MODULES = Path(__file__).parents[1] / "node_modules"
 MATHJAX = MODULES / "mathjax"
-FONTS = {  # as _static/pages.css names them
-    "source-serif.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
-    "source-serif-italic.woff2": "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-italic.woff2",
-    "source-code.woff2": "@fontsource/source-code-pro/files/source-code-pro-latin-400-normal.woff2",
-    "source-serif-LICENSE.txt": "@fontsource-variable/source-serif-4/LICENSE",
-    "source-code-LICENSE.txt": "@fontsource/source-code-pro/LICENSE",
+FONTS = {  # as _static/pages.css names them: (file, the weights that are kept of it)
+    "source-serif.woff2": (
+        "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
+        (400, 700),
+    ),
+    "source-serif-italic.woff2": (
+        "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-italic.woff2",
+        400,
+    ),
+    "source-code.woff2": ("@fontsource/source-code-pro/files/source-code-pro-latin-400-normal.woff2", None),
+    "source-serif-LICENSE.txt": ("@fontsource-variable/source-serif-4/LICENSE", None),
+    "source-code-LICENSE.txt": ("@fontsource/source-code-pro/LICENSE", None),
 }
 MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*", re.S)
 SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
@@ -82,11 +89,16 @@ def finish(app, error):
 def copy_fonts(target):
     """Copy the fonts of the pages from node_modules."""
     target.mkdir(parents=True, exist_ok=True)
-    for name, source in FONTS.items():
+    for name, (source, weights) in FONTS.items():
         if not (MODULES / source).exists():
             logging.getLogger(__name__).warning("no fonts in node_modules (`make book` fetches them)")
             return
-        shutil.copy2(MODULES / source, target / name)
+        if weights is None:
+            shutil.copy2(MODULES / source, target / name)
+        else:
+            font = ttLib.TTFont(MODULES / source)
+            instancer.instantiateVariableFont(font, {"wght": weights}, inplace=True)
+            font.save(target / name)
 
 
 def lighten(pages):

@@ -98,8 +98,14 @@ def test_a_paragraph_between_two_checks_keeps_them_apart():
 
 
 def test_what_else_a_cell_prints_or_shows_stays_in_sight():
-    html = page(cell("y = f(x)\nz = g(y)\ncheck('a', z)\nprint(z)", "✓ a\n3.5\n", shown="<figure>"))
-    assert html.startswith("[y = f(x)") and "[3.5]" in html and "<figure>" in html and "1 claim checked" in html
+    html = page(cell("y = f(x)\nz = g(y)\ncheck('a', z)\nprint(z)", "✓ a\n\n3.5\n", shown="<figure>"))
+    assert (
+        html.startswith("[y = f(x)")
+        and "[\n3.5]" in html
+        and html.count("<li>") == 1
+        and "<figure>" in html
+        and "1 claim checked" in html
+    )
 
 
 def test_set_up_is_one_fold_plotting_folds_and_a_quiz_shows_no_code():
