@@ -406,10 +406,13 @@ def train(
 
     learner, count = model, len(images)
     if not {"backbone", "fpn"}.intersection(learning):
-        learner, body = _split(model, last_layer=learning == ["class_logits"])
+        learner, body = _split(model)
         count *= copies if augment is not None else 1
         pictures, wanted = draw(np.arange(count) % len(images), np.random.default_rng(seed))
         maps = classify.features(body, pictures, batch_size, progress)
+        if learning == ["class_logits"]:
+            learner, towers = _last_layer(model)
+            maps = towers.predict(maps, batch_size, verbose=0)
 
         def draw(rows, generator):
             return [m[rows] for m in maps], {name: target[rows] for name, target in wanted.items()}
@@ -419,35 +422,47 @@ def train(
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
-_halves = weakref.WeakKeyDictionary()  # a model's two halves, which are compiled once, for each of two places to cut
+_halves = weakref.WeakKeyDictionary()  # a model's parts, which are compiled once, by the function that cut it
 
 
-def _split(model, last_layer=False):
-    """Cut a model in two: (from what is kept to the outputs, from pixels to what is kept).
+def _split(model):
+    """Cut a model at the pyramid's levels, which are kept: (from levels to outputs, from pixels to levels)."""
+    return _once(model, _cut_at_levels)
 
-    Args: last_layer: False, the pyramid's levels are kept; True, what the class tower makes of them, and all offsets.
+
+def _last_layer(model):
+    """Cut what follows the levels before the last layer: (from what is kept to outputs, from levels to what is kept).
+
+    What is kept is what the class tower makes of each level, and all offsets.
     """
+    return _once(model, _cut_at_last_layer)
+
+
+def _once(model, cut):
     halves = _halves.setdefault(model, {})
-    if last_layer not in halves:
-        halves[last_layer] = _cut(model, last_layer)
-    return halves[last_layer]
+    if cut not in halves:
+        halves[cut] = cut(model)
+    return halves[cut]
 
 
-def _cut(model, last_layer):
+def _cut_at_levels(model):
     config = model.config
-    box_head, class_tower, class_logits = (model.get_layer(part) for part in PARTS[2:])
     pixels = keras.Input((config.input_size,) * 2 + (3,))
     levels = keras.tree.flatten(model.get_layer("fpn")(keras.tree.flatten(model.get_layer("backbone")(pixels))))
     maps = [keras.Input(level.shape[1:]) for level in levels]
-    if not last_layer:
-        return keras.Model(maps, _outputs(config, maps, box_head, class_tower, class_logits)), keras.Model(
-            pixels, levels
-        )
+    heads = [model.get_layer(part) for part in PARTS[2:]]
+    return keras.Model(maps, _outputs(config, maps, *heads)), keras.Model(pixels, levels)
+
+
+def _cut_at_last_layer(model):
+    box_head, class_tower, class_logits = (model.get_layer(part) for part in PARTS[2:])
+    levels = [keras.Input(level.shape[1:]) for level in _split(model)[1].outputs]
     offsets = _in_order([box_head(level) for level in levels], 4, "box")
-    known = keras.Input(offsets.shape[1:])
-    logits = _in_order([class_logits(each) for each in maps], len(config.class_names), "class")
+    seen = [class_tower(level) for level in levels]
+    maps, known = [keras.Input(each.shape[1:]) for each in seen], keras.Input(offsets.shape[1:])
+    logits = _in_order([class_logits(each) for each in maps], len(model.config.class_names), "class")
     outputs = {"class": logits, "box": layers.Identity(name="box")(known)}
-    return keras.Model([*maps, known], outputs), keras.Model(pixels, [*map(class_tower, levels), offsets])
+    return keras.Model([*maps, known], outputs), keras.Model(levels, [*seen, offsets])
 
 
 @functools.cache
