@@ -43,7 +43,7 @@ def figure(name):
 
 def write_book(root, one=ONE, remote=None):
     """Write a book of two lessons, with the real book's configuration and extension, into a clone."""
-    for name in ("lesson_pages.py", "pictures.py"):
+    for name in ("lesson_pages.py", "pictures.py", "folding.py", "cells.py", "image_files.py"):
         (root / "book").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "book" / name, root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
