@@ -104,9 +104,11 @@ def test_other_statistics_make_another_model_and_a_layer_of_ones_own_is_not_reme
     normalize = layers.Normalization()
     model = keras.Model(pixels, normalize(pixels))
     normalize.set_weights([np.ones(3), 4 * np.ones(3), np.array(1)])
-    before = memory.model_key(model)
-    normalize.finalize_state()
-    assert memory.model_key(model) not in (None, before)
+    before, computed_with = memory.model_key(model), keras.ops.convert_to_numpy(normalize.mean) + 0
+    normalize.finalize_state()  # on PyTorch the layer's mean is a view of its weights, and follows them at once
+    changed = bool((keras.ops.convert_to_numpy(normalize.mean) != computed_with).any())
+    assert changed or keras.backend.backend() == "torch"
+    assert before and (memory.model_key(model) != before) == changed
 
     class Scale(layers.Layer):
         def call(self, x):
