@@ -109,16 +109,17 @@ def img(picture: Any, alt: str | None, lossless: bool | None = None, fill: bool 
     array = pixels(picture)
     height, width = array.shape[:2]
     data, scale = webp(array, lossless), max(1, round(360 / width))
-    source = "data:image/webp;base64," + base64.b64encode(data).decode()
+    source, kind = "data:image/webp;base64," + base64.b64encode(data).decode(), "dark-light"
     if is_drawing(picture):
         scale = 100 / DPI
-        drawn = _save(picture, format="svg", metadata={"Date": None}).decode() if vector else ""
+        kind += "" if any(ax.images for ax in picture.axes) else " cv-chart"  # which follows a dark page
+        drawn = _save(picture, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
         if vector and len(zlib.compress(drawn.encode())) < len(data):
             drawn = re.sub(r"\s+", " ", drawn[drawn.index("<svg") :]).replace('"', "'")
             source = "data:image/svg+xml," + quote(drawn, safe=" !$&'()*+,-./:;=?@_~|[]")
     style = ("width:100%;" if fill else "max-width:100%;") + "height:auto" + ";image-rendering:pixelated" * (scale > 1)
     size = f'width="{width * scale:.0f}" height="{height * scale:.0f}" style="{style}"'
-    return f'<img class="dark-light" alt="{html.escape(alt)}" {size} src="{source}">'
+    return f'<img class="{kind}" alt="{html.escape(alt)}" {size} src="{source}">'
 
 
 def _save(drawing, **options):
