@@ -104,7 +104,9 @@ def one_page(rows, numbers):
         title = article.h1.get_text(" ", strip=True)
         if caption:
             contents.append(f'<li class="part">{caption}</li>')
-        contents.append(f'<li><a href="#{key(name)}">{title}</a> <span>{numbers.get("".join(title.split()), "")}</span></li>')
+        contents.append(
+            f'<li><a href="#{key(name)}">{title}</a> <span>{numbers.get("".join(title.split()), "")}</span></li>'
+        )
         articles.append(f'<div class="chapter" id="{key(name)}">{article}</div>')
     return f"""<!DOCTYPE html><html lang="en-GB" data-theme="light"><head><meta charset="utf-8">
 <title>Advanced Computer Vision</title>{styles}<style>

@@ -10,6 +10,7 @@ async function main() {
   const pages = JSON.parse(require("fs").readFileSync(0, "utf8"));
   const mathjax = await require(path.join(modules, "mathjax/es5/node-main.js")).init({
     loader: { load: ["input/tex-full", "output/svg"] },
+    tex: { packages: { "[-]": ["noundefined", "noerrors"] } }, // an unknown command is an error
     svg: { fontCache: "global" },
   });
   await speech.setupEngine({

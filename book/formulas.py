@@ -1,8 +1,8 @@
 """Sphinx extension: formulas are set when the book is built, so that a page needs no script for them.
 
-Sphinx writes a formula as TeX between \\( and \\) or \\[ and \\]. MathJax, in Node, makes an SVG of each (formulas.cjs),
-with a text that screen readers speak. On a narrow page a wide formula first shrinks, down to two thirds of its size, and
-then scrolls.
+Sphinx writes a formula as TeX between \\( and \\) or \\[ and \\]. MathJax, in Node, makes an SVG of each
+(formulas.cjs), with a text that screen readers speak. On a narrow page a wide formula first shrinks, down to two thirds
+of its size, and then scrolls.
 """
 
 import html
@@ -68,4 +68,4 @@ def framed(found, svg):
     fluid = f'style="width:{width}ex;min-width:{LEAST * width:.1f}ex"'
     svg = SIZE.sub("", re.sub(r'style="[^"]*"', fluid, svg, count=1), count=1)
     scrolls = ' tabindex="0" role="group" aria-label="Wide formula"' if LEAST * width > NARROW else ""
-    return f"{found['open']}<span class=\"cv-formula\"{scrolls}>{svg}</span></{found['tag']}>"
+    return f'{found["open"]}<span class="cv-formula"{scrolls}>{svg}</span></{found["tag"]}>'

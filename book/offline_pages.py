@@ -29,6 +29,9 @@ FONTS = {  # as _static/pages.css names them: (file, the weights that are kept o
 }
 MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*mathjax[^>]*></script>\s*", re.S)
 SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
+OPTIONS = re.compile(r'<script src="[^"]*documentation_options\.js[^"]*"></script>')
+# From a disk, a page can't read others for an excerpt.
+TITLES_ALONE = '<script>if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;</script>'
 # Scripts that need not hold up the page. (documentation_options.js must come first: others read it as they load.)
 LATER = re.compile(
     r'<script (?=(?:data-[^>]*)?src="[^"]*_static/'
@@ -89,9 +92,11 @@ def lighten(pages):
     for page in pages.glob("**/*.html"):
         text = page.read_text(encoding="utf-8")
         text = PLAIN.sub(r"\1", MATHS.sub("", text))
-        if page.name != "search.html":
-            text = SEARCH.sub("", text)
-        page.write_text(LATER.sub("<script defer ", text), encoding="utf-8")
+        if page.name == "search.html":  # whose scripts need each other as they load
+            text = OPTIONS.sub(rf"\g<0>{TITLES_ALONE}", text)
+        else:
+            text = LATER.sub("<script defer ", SEARCH.sub("", text))
+        page.write_text(text, encoding="utf-8")
 
 
 def trim_icons(pages):

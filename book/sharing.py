@@ -20,7 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD, CARD_SIZE = "_static/card.png", (1200, 630)
-CARD_TEXT = "A toy scene with boxes around its toys, beside the title: Advanced Computer Vision, an interactive textbook"
+CARD_TEXT = (
+    "A toy scene with boxes around its toys, beside the title: Advanced Computer Vision, an interactive textbook"
+)
 LOST = """<h1>This page does not exist</h1>
 <p>The address may be mistyped, or the page may have moved. The
 <a href="intro.html">first page of the book</a> lists all lessons; the <a href="search.html">search</a> finds words in
@@ -100,9 +102,9 @@ def finish(app, error):
     rename_contents(pages)
     lost = pages / "404.html"  # a server shows it under any address, so that it has to say where it lies
     text = lost.read_text(encoding="utf-8")
-    place = urlsplit(base).path or "/"
-    lost.write_text(text.replace("<head>", f'<head><base href="{escape(place)}">', 1), encoding="utf-8")
     if base:
+        place = escape(urlsplit(base).path or "/")
+        lost.write_text(text.replace("<head>", f'<head><base href="{place}">', 1), encoding="utf-8")
         write_sitemap(pages, base, [page for page in sorted(app.env.found_docs) if page != app.config.root_doc])
         draw_card().save(pages / CARD)
 
