@@ -53,10 +53,11 @@ def truth():
 def samples(part):
     """Show some images of a part of the toybox."""
     split, chosen, caption = SAMPLES[part]
-    part_images = data.load(part, split, limit=max(chosen) + 1).take(chosen)
-    alt = f"{len(chosen)} rendered images of toys"
-    return show.images(part_images.images, display=part_images.display(), caption=caption, alt=alt, name=f"samples-{part}",
-                       columns=min(6, len(chosen)))  # fmt: skip
+    those = data.load(part, split, limit=max(chosen) + 1).take(chosen)
+    alt, columns = f"{len(chosen)} rendered images of toys", min(6, len(chosen))
+    return show.images(
+        those.images, display=those.display(), caption=caption, alt=alt, name=f"samples-{part}", columns=columns
+    )
 
 
 DRAWN = {"truth": truth, **{f"samples-{part}": functools.partial(samples, part) for part in SAMPLES}}

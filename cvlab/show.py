@@ -80,14 +80,14 @@ def images(
     require(caption=caption, alt=whole)
     tiles = []
     for i, picture in enumerate(pictures):
-        large = None
+        large, exact = None, lossless
         if display is not None and display[i] is not None:
             large = _at_most(display[i], max(320, 2 * PAGE_WIDTH // columns))
+            exact = bool(lossless) if len(large) > len(picture) else lossless
         if boxes is not None and boxes[i] is not None:
             picture = draw_boxes(picture, boxes[i], box_labels[i] if box_labels is not None else None, large)
         elif large is not None:
             picture = large
-        exact = lossless if large is None else bool(lossless)
         title = f'<div class="cv-title">{prose(titles[i])}</div>' if titles is not None else ""
         own = texts[i] if texts else alt if count == 1 else f"Picture {i + 1} of {count}"
         tiles.append(f"<div>{img(picture, own, exact, fill=count > 1)}{title}</div>")
