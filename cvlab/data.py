@@ -78,7 +78,7 @@ class Dataset:
             are: regions and objects that `metrics.detection_scores` ignores when given them by these names.
         notes: what the reader of your own data passed over, and why.
         index, origin: (N,) int64, each image's index in the split that it was loaded from, and that split, such as
-            "scenes/test"; subsets keep both.
+            "scenes/test"; subsets keep both. The index is -1 where images of several datasets were put together.
     """
 
     name: str
@@ -100,6 +100,8 @@ class Dataset:
     def __post_init__(self):
         if self.index is None:
             self.index = np.arange(len(self.images))
+        elif len(self.index) != len(self.images):  # they were put together from several datasets
+            self.index = np.full(len(self.images), -1)
         self.origin = self.origin or f"{self.name}/{self.split}"
 
     def __len__(self):
@@ -150,7 +152,7 @@ class Dataset:
         """Give the dataset of the images that `draw` draws."""
         return self.take(self.draw(per_class, seed))
 
-    def display(self, indices: Sequence[int] | None = None) -> list:
+    def display(self, indices: Sequence[int] | None = None, size: int = 640) -> list:
         """Give images as figures show them: rendered at 640×640 pixels where such a render exists.
 
         Where it doesn't (other datasets, other images of the toybox, images that were changed since they were loaded),
@@ -158,11 +160,12 @@ class Dataset:
 
         Args:
             indices: of images of this dataset, in any order; by default all.
+            size: side in pixels that renders are reduced to, such as 320 for the many frames of a control.
 
         Returns:
             A list of (H, W, 3) uint8.
         """
-        return _display_images(self, range(len(self)) if indices is None else indices)
+        return _display_images(self, range(len(self)) if indices is None else indices, size)
 
 
 def load(
@@ -378,7 +381,7 @@ def _open_display(part, where=None):
     return store, files
 
 
-def _display_images(data, indices):
+def _display_images(data, indices, size):
     """Give the large render of each image, and the image itself where there is none: see `Dataset.display`."""
     images = [data.images[i] for i in indices]
     if CATALOGUE.get(data.origin.split("/")[0], ("",))[0] != "toybox":
@@ -392,16 +395,19 @@ def _display_images(data, indices):
         if number in files:
             render = store.image(files[number])
             if _looks_like(render, images[place]):
-                images[place] = render
+                images[place] = render if size >= len(render) else _reduce(render, (size, size))
     return images
 
 
 def _looks_like(render, image):
     """Tell whether an image still shows, pixel by pixel, what its large render shows."""
+    return np.abs(_reduce(render, image.shape[1::-1]) - np.float32(image)).mean() < ALIKE
+
+
+def _reduce(image, size):
     import cv2
 
-    small = cv2.resize(render, image.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return np.abs(small - np.float32(image)).mean() < ALIKE
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _toybox(store, name, split, limit):

@@ -19,7 +19,7 @@ import render
 
 QUALITY = 82  # of lossy WebP
 MOST = {"pixels": 10.0, "masks": 0.03, "boxes": 2.0}  # by which a large render may differ: see `differences`
-# Rendered in this order. Images of a pair (`eyes`) stand side by side.
+# Of each split, those that matter most first; both images of a pair (`eyes`).
 IMAGES: dict[str, list[int]] = {
     "scenes/test": [
         *(21, 34, 22), *range(17), *(20, 25, 36, 41), *(30, 47), *(35, 52, 54, 78),
@@ -41,8 +41,9 @@ IMAGES: dict[str, list[int]] = {
 
 
 def jobs() -> list[tuple[str, str, int]]:
-    """List (part, split, image) of all that are rendered large."""
-    return [(*part.split("/"), i) for part, numbers in IMAGES.items() for i in numbers]
+    """List (part, split, image) of all that are rendered large: the first of every split, then the second, and so on."""
+    ordered = [(place, *name.split("/"), i) for name, numbers in IMAGES.items() for place, i in enumerate(numbers)]
+    return [(part, split, i) for _, part, split, i in sorted(ordered, key=lambda job: job[0])]
 
 
 def load(part: str, split: str, i: int) -> dict:

@@ -748,7 +748,8 @@ def test_a_dataset_displays_its_renders_and_its_own_images_where_there_are_none(
     shown = scenes.display([21, 99, 0])
     assert [image.shape for image in shown] == [(640, 640, 3), (160, 160, 3), (640, 640, 3)]
     assert (shown[0] == data.display("scenes/test", 21)).all() and (shown[1] == scenes.images[99]).all()
-    assert [image.shape for image in scenes.take([34, 98]).display()] == [(640, 640, 3), (160, 160, 3)]
+    assert [len(image) for image in scenes.take([34, 98]).display()] == [640, 160]
+    assert [len(image) for image in scenes.display([21, 99], size=320)] == [320, 160]
 
 
 def test_subsets_of_a_dataset_display_their_own_images():
@@ -768,6 +769,8 @@ def test_an_image_that_was_changed_is_displayed_as_it_is():
     scenes = data.load("scenes", "test", limit=22).take([21, 0])
     flipped = dataclasses.replace(scenes, images=scenes.images[:, :, ::-1])
     assert (flipped.display()[0] == flipped.images[0]).all()
+    doubled = dataclasses.replace(scenes, images=np.concatenate([scenes.images] * 2))
+    assert [len(image) for image in doubled.display()] == [160] * 4 and (doubled.index == -1).all()
 
 
 def test_data_of_your_own_are_displayed_as_they_are(image_folder, monkeypatch):
