@@ -41,7 +41,7 @@ IMAGES: dict[str, list[int]] = {
 
 
 def jobs() -> list[tuple[str, str, int]]:
-    """List (part, split, image) of all that are rendered large: the first of every split, then the second, and so on."""
+    """List (part, split, image) of all that are rendered large: the first of every split, then the second, …"""
     ordered = [(place, *name.split("/"), i) for name, numbers in IMAGES.items() for place, i in enumerate(numbers)]
     return [(part, split, i) for _, part, split, i in sorted(ordered, key=lambda job: job[0])]
 
