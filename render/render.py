@@ -45,7 +45,7 @@ COUNTS = {
 LOOSE = {"scenes": {"more": 1000}}
 SPP = {"objects": 16, "scenes": 12, "duck": 12, "eyes": 16, "pavement": 12}  # samples a pixel of the light
 LARGE = 640  # pixels across the images that figures show, rendered again from the same seeds
-LARGE_SPP = 8  # fewer, as the denoiser has more pixels to average
+LARGE_SPP = 6  # fewer, as the denoiser has more pixels to average
 GUIDE_SPP = 4  # and of the colours and normals that lead the denoiser
 GUIDES = {"type": "aov", "aovs": "albedo:albedo,normal:sh_normal"}
 # Shapes and textures are drawn anew for each of these, so that no test shape is a train shape
@@ -286,8 +286,8 @@ class Shot:
                 np.array(mi.render(self.scene, sensor=look, integrator=mi.load_dict(integrator), seed=self.seed, spp=n))
             )
         rgb, guides = passes[0][..., :3], np.nan_to_num(passes[1][..., -6:])
-        wide = {"reach": 2, "strides": (1, 2, 4)} if self.size == LARGE else {}
-        return stage.denoise(rgb, guides[..., :3], guides[..., 3:], **wide)
+        passes = stage.WIDE_PASSES if self.size == LARGE else stage.ONE_PASS
+        return stage.denoise(rgb, guides[..., :3], guides[..., 3:], passes)
 
     def enlarged(self, size: int) -> Shot:
         """Give the same scene in another size. The masks are taken anew."""

@@ -570,15 +570,19 @@ def exposure_for(radiance: np.ndarray, target: float) -> float:
     return float(min(target / max(middle, 1e-3), 1.0 / max(np.percentile(y, 96), 1e-3)))
 
 
-def denoise(
-    radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int = 3, strides: tuple[int, ...] = (1,)
-) -> np.ndarray:
+ONE_PASS = ((3, 1, 0.06, 1),)
+# For large images: each pass reaches further and is led by less noise, so it may look at smaller differences
+WIDE_PASSES = ((2, 1, 0.5, 3), (2, 2, 0.2, 2), (2, 4, 0.1, 1))
+
+
+def denoise(radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, passes: tuple = ONE_PASS) -> np.ndarray:
     """Smooth the light but not the colours: a bilateral filter on radiance / albedo, led by albedo and normals.
 
     Args:
         radiance, albedo, normal: (H, W, 3), linear; albedo and normal hold next to no noise.
-        reach: neighbours on either side that are averaged.
-        strides: pixels from neighbour to neighbour, for each pass; several make a wide filter of few neighbours.
+        passes: for each, how many neighbours on either side are averaged, how many pixels they are apart, the squared
+            difference of their light (log) at which they count 1/e, and how often the light that this is measured on
+            is blurred. Several passes make a wide filter of few neighbours.
 
     Source: H. Dammertz et al., "Edge-Avoiding À-Trous Wavelet Transform for fast Global Illumination Filtering", 2010.
     """
@@ -587,14 +591,19 @@ def denoise(
     # A lone pixel far brighter than its neighbours is a path that met a lamp by chance
     around = np.median(_neighbours(light.sum(-1)), axis=0)
     light *= np.minimum(1, 3 * (around + 0.05) / np.maximum(light.sum(-1), 1e-6))[..., None]
-    for stride in strides:
-        light = _smooth(light, albedo, normal, reach, stride)
+    for each in passes:
+        light = _smooth(light, albedo, normal, *each)
     return light * a
 
 
-def _smooth(light: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int, stride: int) -> np.ndarray:
+def _smooth(
+    light: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int, stride: int, contrast: float, blurs: int
+) -> np.ndarray:
     """Average each pixel's light with that of like neighbours, `stride` pixels apart."""
-    guide = np.log(1e-2 + _blur(light))
+    guide = light
+    for _ in range(blurs):
+        guide = _blur(guide)
+    guide = np.log(1e-2 + guide)
     total, weights = np.zeros_like(light), np.zeros(light.shape[:2], np.float32)
     h, w = weights.shape
     far = reach * stride
@@ -606,7 +615,7 @@ def _smooth(light: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: in
         for dx in range(-reach, reach + 1):
             y, x = far + dy * stride, far + dx * stride
             window = np.s_[y : y + h, x : x + w]
-            apart = ((guides[window] - guide) ** 2).sum(-1) / 0.06
+            apart = ((guides[window] - guide) ** 2).sum(-1) / contrast
             apart += ((albedos[window] - albedo) ** 2).sum(-1) / 0.02 + ((normals[window] - normal) ** 2).sum(-1) / 0.05
             weight = np.exp(-apart - (dx * dx + dy * dy) / 5.0)
             total += weight[..., None] * lights[window]
