@@ -783,7 +783,7 @@ def test_data_of_your_own_are_displayed_as_they_are(image_folder, monkeypatch):
 def test_without_the_archive_of_renders_figures_show_the_small_images_and_say_so(monkeypatch):
     scenes = data.load("scenes", "test", limit=1)
     monkeypatch.setattr(data, "DISPLAY", "toybox/elsewhere.zip")
-    with pytest.warns(UserWarning, match="figures show the small images .* toybox/elsewhere.zip"):
+    with pytest.warns(UserWarning, match="figures show the small images .*toybox/elsewhere.zip"):
         assert (scenes.display()[0] == scenes.images[0]).all()
     with pytest.raises(data.DataUnavailable, match="toybox/elsewhere.zip"):
         data.display("scenes/test", 0)
