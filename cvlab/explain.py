@@ -349,30 +349,46 @@ def strongest(
     return rows, windows.astype(np.float32), flat[rows].max(-1)
 
 
-def overlay(image: np.ndarray, map: np.ndarray, opacity: float = 0.5, cmap: str = "viridis") -> np.ndarray:
-    """Lay a map over its picture, in the colours of a matplotlib colour map.
+def overlay(image: Any, map: np.ndarray, opacity: float = 0.5, cmap: str = "viridis") -> Any:
+    """Lay a map over its image, in the colours of a matplotlib colour map.
 
     Args:
-        image: (H, W, 3) or (N, H, W, 3), uint8 or float, 0–255.
-        map: (H, W) or (N, H, W), in [0, 1], of the same size.
-        opacity: of the map, 0 (the picture alone) to 1 (the map alone).
+        image: (H, W, 3) or (N, H, W, 3), uint8 or float, 0–255; or a list of N images, such as `Dataset.display` gives.
+        map: (H, W) or (N, H, W), in [0, 1]. A map smaller than its image, with the same ratio of its sides, is
+            interpolated linearly, so that a map of the image that a network saw fits its large render.
+        opacity: of the map, 0 (the image alone) to 1 (the map alone).
         cmap: name of the colour map.
 
     Returns:
-        uint8, of the image's shape.
+        uint8, of the image's shape; a list of such for a list.
 
     Raises:
         ValueError: for shapes that don't fit, and an opacity outside 0 to 1.
     """
     import matplotlib
 
-    image, map = np.asarray(image, np.float32), np.asarray(map, np.float32)
+    if isinstance(image, list) and len(image) == len(map):
+        return [overlay(*each, opacity, cmap) for each in zip(image, map)]
+    image, map = np.asarray(image, np.float32), _fit(np.asarray(map, np.float32), np.shape(image))
     if image.shape != (*map.shape, 3):
         raise ValueError(f"overlay: image has shape {image.shape} and map {map.shape}, expected (H, W, 3) and (H, W)")
     if not 0 <= opacity <= 1:
         raise ValueError(f"overlay: opacity={opacity!r}, expected a number from 0 to 1")
     colours = 255 * matplotlib.colormaps[cmap](np.clip(map, 0, 1))[..., :3]
     return np.rint(np.clip((1 - opacity) * image + opacity * colours, 0, 255)).astype(np.uint8)
+
+
+def _fit(map, shape):
+    """Interpolate (H, W) or (N, H, W) maps to the size of larger images, where the ratio of the sides is the same."""
+    import cv2
+
+    if len(shape) != map.ndim + 1 or map.ndim not in (2, 3):
+        return map
+    (height, width), (rows, columns) = shape[-3:-1], map.shape[-2:]
+    if rows >= height or rows * width != height * columns:
+        return map
+    resized = [cv2.resize(each, (width, height)) for each in map.reshape(-1, rows, columns)]
+    return np.reshape(resized, (*map.shape[:-2], height, width))
 
 
 def normalize(images: np.ndarray, mean: Any = 0.0, std: Any = 255.0) -> Any:

@@ -107,6 +107,11 @@ def archive(part: str, counts: dict[str, int]) -> bytes:
             "annotations": boxes,
         }
         files[f"{split}.json"] = json.dumps(coco, separators=(",", ":")).encode()
+    return zipped(files)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """Put files into a zip file: stored, in order, without dates."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as z:
         for name in sorted(files):

@@ -1342,6 +1342,22 @@ def test_an_overlay_mixes_picture_and_colours():
     np.testing.assert_array_equal(batch[0], alone)
 
 
+@pytest.mark.house
+def test_an_overlay_interpolates_a_map_to_a_larger_image():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    map = np.zeros((4, 6))
+    map[:, 3:] = 1
+    alone = explain.overlay(image, map, opacity=1)
+    assert alone.shape == image.shape
+    np.testing.assert_array_equal(alone[:, :25], alone[:1, :1].repeat(40, 0).repeat(25, 1))  # up to a cell's centre
+    assert len(np.unique(alone[0, 25:35], axis=0)) > 5  # between the two centres, step by step
+    both = explain.overlay([image, image[:4, :6]], np.stack([map, map]), 0.5)
+    np.testing.assert_array_equal(both[0], explain.overlay(image, map, 0.5))
+    np.testing.assert_array_equal(both[1], explain.overlay(image[:4, :6], map, 0.5))
+    batch = explain.overlay(np.stack([image] * 2), np.stack([map, 1 - map]))
+    np.testing.assert_array_equal(batch[1], explain.overlay(image, 1 - map))
+
+
 def test_an_overlay_names_shapes_and_opacities_that_do_not_fit():
     with pytest.raises(ValueError, match=r"image has shape \(4, 5, 3\) and map \(5, 4\)"):
         explain.overlay(np.zeros((4, 5, 3)), np.zeros((5, 4)))
