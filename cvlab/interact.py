@@ -91,10 +91,9 @@ def drag_boxes(
     tiles = {"IoU": ("iou", f"{now['IoU']:.3f}"), "GIoU": ("giou", f"{now['GIoU']:.3f}"),
              "Intersection": ("intersection", f"{now['intersection']:.0f}"),
              "Union": ("union", f"{now['union']:.0f}")}  # fmt: skip
-    sides = ("x min", "y min", "x max", "y max")
-    rows = [[f"∂ {text}", *((f"{key}{k}", "") for k in range(4))] for text, key in (("IoU", "iou"), ("GIoU", "giou"))]
-    slopes = _numbers(["per pixel of", *sides], rows, "Gradient with respect to the predicted box").replace(
-        'class="cv-numbers"', 'class="cv-numbers" data-live hidden', 1
+    slopes = [[side, (f"iou{k}", ""), (f"giou{k}", "")] for k, side in enumerate(("x min", "y min", "x max", "y max"))]
+    slopes = _numbers(["Gradient per pixel of", "∂ IoU", "∂ GIoU"], slopes).replace(
+        "<div ", "<div data-live hidden ", 1
     )
     side = (
         _tiles(tiles)
@@ -174,7 +173,7 @@ def step_nms(
     upwards = sorted(range(len(boxes)), key=lambda k: ("cv-waiting", "cv-dropped", "cv-best").index(looks[k]))
     layer = "".join(_rectangle(data["boxes"][k], looks[k]) for k in upwards)
     tags = "".join(_tag(k + 1, data["boxes"][k], (width, height), below=k > 0) for k in (0, *dropped))
-    fates = {0: "kept"} | {k: f"suppressed by 1, IoU {iou[0, k]:.2f}" for k in dropped}
+    fates = {0: "kept"} | {k: f"suppressed by 1 ({iou[0, k]:.2f})" for k in dropped}
     rows = "".join(
         f'<tr data-box class="{looks[k]}"><th scope="row">{k + 1}</th><td>{html.escape(text)}</td>'
         f"<td>{fates.get(k, 'undecided')}</td></tr>" for k, text in enumerate(names)
@@ -184,7 +183,7 @@ def step_nms(
         f"Step 1 of {len(result)}: box 1, {names[0]}, has the highest score of those left, and is kept. "
         f"It suppresses {others or 'none'}."
     ) + (f" All boxes are decided: 1 of {len(names)} are kept." if len(result) == 1 else "")
-    head = '<th scope="col">Box</th><th scope="col">Score</th><th scope="col">Fate</th>'
+    head = '<th scope="col">Box</th><th scope="col">Score</th><th scope="col">Fate (IoU)</th>'
     side = (
         _controls(_slider("threshold", "IoU threshold", texts, thresholds.index(float(threshold))))
         + _buttons({"previous": "Previous", "next": "Next"})
@@ -461,11 +460,11 @@ def paint_labels(
         f'<td data-part="iou{k}">{told(state["IoU"][k])}</td><td data-part="dice{k}">{told(state["Dice"][k])}</td></tr>'
         for k, text in enumerate(data["names"])
     ).replace("BRUSH", identifier("brush", name, caption, alt))  # fmt: skip
-    head = '<th scope="col">Paint with class</th><th scope="col">IoU</th><th scope="col">Dice</th>'
+    head = '<th scope="col">Class</th><th scope="col">IoU</th><th scope="col">Dice</th>'
     side = (
         _tiles(tiles)
         + _controls(_slider("brush", "Brush", data["texts"]["brush"], 2) + _list("view", "Show", views))
-        + _buttons({"undo": "Undo", "reset": "Prediction", "fill": "Fill"})
+        + _buttons({"undo": "Undo", "reset": "Reset", "fill": "Fill all"})
         + '<div class="cv-numbers" role="region" tabindex="0" aria-label="Classes and their scores"><table><thead><tr>'
         + f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + _help("Paint with a pointer. By keyboard: Tab to the label map, arrow keys move the brush (with Shift by 8), "
@@ -538,10 +537,11 @@ def drag_occluder(
     layer = _rectangle(box, "cv-occluder", halo=False, style=f"fill:{data['fill']}")
     score = float(arrays[0][at[0], at[1]])
     minus = lambda value: f"{value:.3f}".replace("-", "−")  # noqa: E731
-    tiles = {"With the occluder": ("score", minus(score)), "Without": ("whole", minus(wholes[0])),
+    tiles = {"Occluded": ("score", minus(score)), "Whole image": ("whole", minus(wholes[0])),
              "Change": ("change", minus(score - wholes[0]))}  # fmt: skip
     shares = [100 * min(1.0, max(0.0, value / data["top"])) for value in (score, wholes[0])]
-    choice = _controls(_list("class", "Score of", names)) if len(names) > 1 else f"<p>Score of <b>{names[0]}</b></p>"
+    first = f"<p>Score of <b>{html.escape(names[0])}</b></p>"
+    choice = f"<noscript>{first}</noscript>" + _controls(_list("class", "Score of", names)) if len(names) > 1 else first
     side = (
         choice
         + _tiles(tiles)
@@ -632,7 +632,7 @@ def _tag(text, box, size, below=False):
 
 def _tiles(values):
     items = (f'<div><dt>{text}</dt><dd data-part="{part}">{value}</dd></div>' for text, (part, value) in values.items())
-    return f'<dl class="cv-tiles">{"".join(items)}</dl>'
+    return f'<dl class="cv-tiles" style="--columns:{2 if len(values) == 4 else len(values)}">{"".join(items)}</dl>'
 
 
 def _numbers(columns, rows, caption=""):

@@ -5,7 +5,6 @@ function start(panel) {
   const boxes = { true: data.true.slice(), predicted: data.predicted.slice() };
   const step = Math.max(1, Math.round(size[0] / 160));
   const smallest = 2 * step;
-  const sides = ["x min", "y min", "x max", "y max"];
   const handles = [];
 
   // Keep a box whole and within the image.
@@ -59,8 +58,8 @@ function start(panel) {
     handles.forEach((each) => each());
     write(panel, { intersection: number(found.intersection, 0), union: number(found.union, 0),
       iou: number(found.iou, 3), giou: number(found.giou, 3) });
-    sides.forEach((_, k) => {
-      write(panel, { [`iou${k}`]: number(slopes.iou[k], 4), [`giou${k}`]: number(slopes.giou[k], 4) });
+    slopes.iou.forEach((slope, k) => {
+      write(panel, { [`iou${k}`]: number(slope, 4), [`giou${k}`]: number(slopes.giou[k], 4) });
     });
     panel.part("code").textContent = `boxes.giou([[${predicted.map((x) => +x.toFixed(1)).join(", ")}]], `
       + `[[${truth.map((x) => +x.toFixed(1)).join(", ")}]])`;
