@@ -199,7 +199,8 @@ def pairs_of_boxes():
     pairs = np.concatenate([corners, corners + rng.uniform(1, 90, corners.shape)], axis=-1)
     a = [10, 10, 40, 30]
     edges = [[40, 10, 60, 30], [10, 30, 40, 50], [40, 30, 60, 50], [15, 12, 20, 20], [0, 0, 90, 90], a,
-             [10, 12, 40, 35], [200, 300, 210, 320], [20, 10, 30, 30], [41, 10, 60, 30], [20, 15, 20, 25], [10, 10, 10, 10]]  # fmt: skip
+             [10, 12, 40, 35], [200, 300, 210, 320], [20, 10, 30, 30], [41, 10, 60, 30], [20, 15, 20, 25],
+             [10, 10, 10, 10]]  # fmt: skip
     edges = np.array([[a, b] for b in edges] + [[b, a] for b in edges] + [[[5, 5, 5, 5], [5, 5, 5, 5]]], float)
     return np.concatenate([pairs, edges.transpose(1, 0, 2)], axis=1).astype(np.float32)
 
