@@ -39,7 +39,8 @@ class Panel(Shown):
         width, height = data["size"]
         told = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
         page = (
-            f'<figure class="cv-figure cv-interact" id="{self.id}"><style>{style()}</style><div class="cv-panel">'
+            f'<figure class="cv-figure cv-interact" id="{self.id}" data-control="{control}"><style>{style()}</style>'
+            '<div class="cv-panel">'
             f'<div class="cv-stage" style="max-width:{_shown_width(width)}px">{_picture(image, display, alt)}'
             f'<svg class="cv-layer" viewBox="0 0 {width:g} {height:g}" preserveAspectRatio="none" aria-hidden="true">'
             f'{layer}</svg>{tags}</div><div class="cv-side">{side}</div></div>'

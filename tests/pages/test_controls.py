@@ -24,13 +24,13 @@ html[data-theme="dark"] { --pst-color-primary: #3fb1c5; --pst-color-text-base: #
 --pst-color-accent: #c78aff }
 body { background: var(--pst-color-background); color: var(--pst-color-text-base); margin: 0 auto; max-width: 50rem;
 padding: 0 1rem } * { box-sizing: border-box }"""
-KEYS = {  # what takes the focus, and a key that changes what is shown
-    "drag_boxes": (".cv-body >> nth=1", "ArrowRight"),
-    "step_nms": ("[data-part=threshold]", "ArrowRight"),
-    "merge_regions": ("[data-part=merges]", "ArrowLeft"),
-    "place_anchors": (".cv-cell", "ArrowDown"),
-    "paint_labels": (".cv-easel", " "),
-    "drag_occluder": (".cv-body", "ArrowDown"),
+KEYS = {  # what takes the focus, a key that changes what is shown, and another where that one is at its end
+    "drag_boxes": (".cv-body >> nth=1", ("ArrowRight", "ArrowLeft")),
+    "step_nms": ("[data-part=threshold]", ("ArrowRight", "ArrowLeft")),
+    "merge_regions": ("[data-part=merges]", ("ArrowLeft", "ArrowRight")),
+    "place_anchors": (".cv-cell", ("ArrowDown", "ArrowUp")),
+    "paint_labels": (".cv-easel", (" ", "ArrowRight")),
+    "drag_occluder": (".cv-body", ("ArrowDown", "ArrowUp")),
 }
 
 
@@ -128,7 +128,7 @@ def drag(page, start, by):
 @every_kind
 def test_a_key_changes_what_is_shown_within_a_tenth_of_a_second(opened, kind):
     page = opened()
-    figure, (target, key) = control(page, kind), KEYS[kind]
+    figure, (target, (key, _)) = control(page, kind), KEYS[kind]
     before = seen(figure)
     figure.locator(target).focus()
     page.keyboard.press(key)
@@ -154,7 +154,7 @@ def test_a_key_changes_what_is_shown_within_a_tenth_of_a_second(opened, kind):
 @every_kind
 def test_moving_one_control_leaves_its_twin_alone(opened, kind):
     page = opened()
-    figure, (target, key) = control(page, kind, "two"), KEYS[kind]
+    figure, (target, (key, _)) = control(page, kind, "two"), KEYS[kind]
     others = [seen(each) for each in page.locator("figure").all() if each.get_attribute("id") != f"fig-two-{kind}"]
     before = seen(figure)
     figure.locator(target).focus()
