@@ -189,7 +189,7 @@ def step_nms(
         _controls(_slider("threshold", "IoU threshold", texts, thresholds.index(float(threshold))))
         + _buttons({"previous": "Previous", "next": "Next"})
         + f'<p data-part="says">{html.escape(says)}</p>'
-        + '<div class="cv-numbers" role="region" tabindex="0" aria-label="Boxes by score"><table><thead><tr>'
+        + '<div class="cv-numbers" role="group" tabindex="0" aria-label="Boxes by score"><table><thead><tr>'
         + f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     return Panel(
@@ -466,7 +466,7 @@ def paint_labels(
         _tiles(tiles)
         + _controls(_slider("brush", "Brush", data["texts"]["brush"], 2) + _list("view", "Show", views))
         + _buttons({"undo": "Undo", "reset": "Reset", "fill": "Fill all"})
-        + '<div class="cv-numbers" role="region" tabindex="0" aria-label="Classes and their scores"><table><thead><tr>'
+        + '<div class="cv-numbers" role="group" tabindex="0" aria-label="Classes and their scores"><table><thead><tr>'
         + f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
         + _help("Paint with a pointer. By keyboard: Tab to the label map, arrow keys move the brush (with Shift by 8), "
                 "Space paints, Enter lowers or raises the brush. Lines: the true outlines.")

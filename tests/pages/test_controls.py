@@ -271,32 +271,33 @@ def test_the_cell_of_the_anchors_moves_by_key_click_and_drag(opened):
     assert re.search(r"Row 3, column 9:", numbers(figure))
 
 
-def test_painting_the_truth_gives_full_marks_and_undo_takes_it_back(opened):
+def test_painting_changes_the_scores_and_undo_takes_it_back(opened):
     page = opened()
     figure = control(page, "paint_labels")
     figure.get_by_role("button", name="Reset").click()
-    accuracy = lambda: float(figure.locator("[data-part=accuracy]").inner_text())  # noqa: E731
-    start = accuracy()
+    parts = [figure.locator(f"[data-part={part}]") for part in ("accuracy", "miou", "iou7", "dice7")]
+    scores = lambda: [part.inner_text() for part in parts]  # noqa: E731
+    start = scores()
     figure.get_by_label("class 7").check()
     easel = figure.get_by_role("application", name="Label map")
     easel.press("Enter")
     for _ in range(5):
         easel.press("Shift+ArrowRight")
     easel.press("Enter")
-    painted = accuracy()
+    painted = scores()
     assert painted != start
     easel.press("ArrowLeft")  # the brush is up again
-    assert accuracy() == painted
+    assert scores() == painted
     figure.get_by_role("button", name="Undo").click()
-    assert accuracy() == start
+    assert scores() == start
     figure.get_by_role("button", name="Fill all").click()
-    (share,) = {float(figure.locator("[data-part=accuracy]").inner_text())}
-    true = panels("x")[4]
-    assert share == pytest.approx(true.measure(np.full((SIDE, SIDE), 7))["pixel accuracy"], abs=6e-4)
+    real = panels("x")[4].measure(np.full((SIDE, SIDE), 7))
+    real = [real["pixel accuracy"], real["mean IoU"], real["IoU"][7], real["Dice"][7]]
+    assert [float(score) for score in scores()] == pytest.approx(real, abs=6e-4)
     easel.press("Control+z")
-    assert accuracy() == start
+    assert scores() == start
     drag(page, middle(easel, 0.3, 0.3), (60, 20))
-    assert accuracy() != start
+    assert scores() != start
 
 
 def test_the_occluder_shows_the_score_of_its_place(opened):
