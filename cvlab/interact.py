@@ -93,7 +93,7 @@ def drag_boxes(
              "Intersection": ("intersection", f"{now['intersection']:.0f}"),
              "Union": ("union", f"{now['union']:.0f}")}  # fmt: skip
     slopes = [[side, (f"iou{k}", ""), (f"giou{k}", "")] for k, side in enumerate(("x min", "y min", "x max", "y max"))]
-    slopes = _numbers(["Gradient per pixel of", "∂ IoU", "∂ GIoU"], slopes).replace(
+    slopes = _numbers(["Side", "∂ IoU", "∂ GIoU"], slopes, "Gradient, per pixel").replace(
         "<div ", "<div data-live hidden ", 1
     )
     side = (
@@ -174,7 +174,7 @@ def step_nms(
     upwards = sorted(range(len(boxes)), key=lambda k: ("cv-waiting", "cv-dropped", "cv-best").index(looks[k]))
     layer = "".join(_rectangle(data["boxes"][k], looks[k]) for k in upwards)
     tags = "".join(_tag(k + 1, data["boxes"][k], (width, height), below=k > 0) for k in (0, *dropped))
-    fates = {0: "kept"} | {k: f"suppressed by 1 ({iou[0, k]:.2f})" for k in dropped}
+    fates = {0: "kept"} | {k: f"box 1, IoU {iou[0, k]:.2f}" for k in dropped}
     rows = "".join(
         f'<tr data-box class="{looks[k]}"><th scope="row">{k + 1}</th><td>{html.escape(text)}</td>'
         f"<td>{fates.get(k, 'undecided')}</td></tr>" for k, text in enumerate(names)
@@ -184,7 +184,7 @@ def step_nms(
         f"Step 1 of {len(result)}: box 1, {names[0]}, has the highest score of those left, and is kept. "
         f"It suppresses {others or 'none'}."
     ) + (f" All boxes are decided: 1 of {len(names)} are kept." if len(result) == 1 else "")
-    head = '<th scope="col">Box</th><th scope="col">Score</th><th scope="col">Fate (IoU)</th>'
+    head = '<th scope="col">Box</th><th scope="col">Score</th><th scope="col">Suppressed by</th>'
     side = (
         _controls(_slider("threshold", "IoU threshold", texts, thresholds.index(float(threshold))))
         + _buttons({"previous": "Previous", "next": "Next"})

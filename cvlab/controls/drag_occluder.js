@@ -21,7 +21,7 @@ function start(panel) {
       grid.forEach((row, i) => row.forEach((value, j) => {
         panel.layer.append(make("rect", { x: j * data.stride[0] + (data.occluder[0] - data.stride[0]) / 2,
           y: i * data.stride[1] + (data.occluder[1] - data.stride[1]) / 2, width: data.stride[0], height: data.stride[1],
-          fill: data.colours[Math.round((255 * (value - low)) / (high - low || 1))], class: "cv-heat" }));
+          style: `fill:${data.colours[Math.round((255 * (value - low)) / (high - low || 1))]}`, class: "cv-heat" }));
       }));
     }
     panel.layer.append(make("rect", { x, y, width: data.occluder[0], height: data.occluder[1], class: "cv-occluder",

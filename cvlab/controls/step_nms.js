@@ -35,7 +35,7 @@ function start(panel) {
       fates[kept] = "kept";
       looks[kept] = "cv-kept";
       suppressed.forEach(([box, iou]) => {
-        fates[box] = `suppressed by ${kept + 1} (${number(iou, 2)})`;
+        fates[box] = `box ${kept + 1}, IoU ${number(iou, 2)}`;
         looks[box] = "cv-gone";
       });
     });

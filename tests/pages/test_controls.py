@@ -318,7 +318,9 @@ def test_the_occluder_shows_the_score_of_its_place(opened):
         panel.measure(2, 3)["dog"], abs=6e-4
     )
     figure.get_by_role("button", name="Heat map").click()
-    assert figure.locator(".cv-heat").count() == 17 * 17
+    cells = figure.locator(".cv-heat")
+    assert cells.count() == 17 * 17
+    assert len({*cells.evaluate_all("cells => cells.map(cell => getComputedStyle(cell).fill)")}) > 100
     assert figure.get_by_role("button", name="Heat map").get_attribute("aria-pressed") == "true"
 
 
@@ -335,10 +337,11 @@ def test_without_javascript_a_still_figure_has_the_numbers_of_the_first_state(op
         assert part.inner_text() == fresh.locator(f"[data-part={name}]").inner_text(), name
 
 
+@pytest.mark.parametrize("width", [390, 700])
 @every_kind
-def test_it_fits_a_phone(opened, kind):
-    page = opened(viewport={"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+def test_it_fits_a_phone_and_the_column_of_a_page(opened, kind, width):
+    page = opened(viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     figure = control(page, kind)
     cut = figure.evaluate("""f => [...f.querySelectorAll('.cv-side *')].filter(e => e.offsetParent
         && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline'
