@@ -13,6 +13,7 @@ import nbformat
 import pytest
 import yaml
 from bs4 import BeautifulSoup
+from test_controls import KEYS, seen
 
 from cvlab import run
 
@@ -315,6 +316,20 @@ def test_each_control_can_be_moved_by_mouse_and_touch(visit, name):
             last = int(slider.input_value()) == int(slider.get_attribute("max"))
             slider.click(position={"x": 1 if last else box["width"] - 1, "y": box["height"] / 2})
             assert picture(control)[1] != before[1]
+
+
+@both_ways
+@every_chapter
+def test_each_control_moved_by_hand_follows_a_key(visit, name, disk):
+    page = visit(name, disk=disk).page
+    for control in page.locator(".cv-interact").all():
+        target, keys = KEYS[control.get_attribute("data-control")]
+        before = seen(control)
+        control.locator(target).focus()
+        page.keyboard.press(keys[0])
+        if seen(control) == before:
+            page.keyboard.press(keys[1])
+        assert seen(control) != before, control.get_attribute("id")
 
 
 @both_ways
