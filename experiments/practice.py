@@ -4,8 +4,7 @@
 
 ResNet-20, pretrained on CIFAR-10, is fine-tuned on 100 images of each class of `objects`, and stops by its accuracy on
 the validation images. Each recipe adds one step: train the new head first, lower the rate of lower layers, augment. The
-last lets batch normalization learn, as Keras does unless told otherwise; so does a run of EfficientNet-Lite0 over few
-steps.
+last lets batch normalization learn, as Keras does unless told otherwise.
 """
 
 import argparse
@@ -95,18 +94,6 @@ def run(entry, train, val, test):
     return row | {"unstopped": classify.accuracy(model, test.images, test.labels)}
 
 
-def few_steps(entry, train, test):
-    """Fine-tune EfficientNet-Lite0 for few steps as `experiments.transfer` does, but let batch normalization learn."""
-    backend.set_seed(entry["seed"])
-    few = train.few(entry["per_class"], entry["seed"])
-    model = classify.transfer(classify.backbone(entry["network"]), len(train.class_names), "fine_tune", 96)
-    for layer in classify.all_layers(model):
-        if isinstance(layer, layers.BatchNormalization):
-            layer.trainable, layer.momentum = True, 0.99  # the network's own, and Keras' default
-    classify.train(model, few.images, few.labels, entry["steps"], entry["learning_rate"], seed=entry["seed"])
-    return {"accuracy": classify.accuracy(model, test.images, test.labels)}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -114,12 +101,10 @@ def main():
     sha256 = data.manifest()["toybox/objects.zip"]["sha256"]
     fixed = {"network": "resnet20", "per_class": PER_CLASS, "epochs": EPOCHS, "patience": PATIENCE}
     plan = [fixed | RECIPES[name] | {"recipe": name, "seed": seed} for seed in range(options.seeds) for name in RECIPES]
-    few = {"network": "efficientnet_lite0", "per_class": 20, "steps": 60, "learning_rate": 2e-4, "recipe": "few steps"}
-    plan += [few | {"seed": seed} for seed in range(options.seeds)]
     rows, todo = resume("practice", plan, sha256)
     train, val, test = data.splits("objects", size=32)
     for entry in todo:
-        rows.append(entry | (few_steps(entry, train, test) if "steps" in entry else run(entry, train, val, test)))
+        rows.append(entry | run(entry, train, val, test))
         about = {"data": "objects at 32×32", "sha256": sha256, "machine": machine("keras", "tensorflow-cpu")}
         write("practice", {**about, "rows": rows})
         print(json.dumps(rows[-1]), flush=True)
