@@ -21,7 +21,7 @@ from ._timing import machine, resume, write
 
 LAYERS = ("stage4_block1_expand_relu", "stage6_block1_expand_relu", "head_relu")
 CLASSES, TRAIN, TEST, BATCH, WIDTH = 11, 200, 100, 8, 48
-STEPS, RATES = (120, 600), (0.003, 0.01, 0.03)
+STEPS, RATES = (120, 480), (0.003, 0.01, 0.03)
 
 
 def cross_entropy(labels, logits):
