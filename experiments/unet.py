@@ -1,6 +1,6 @@
 """Measure for the lesson on FCN how a U-Net decoder compares with FCN-8s on the same frozen encoder.
 
-    python -m experiments.unet    # ten minutes on two CPU cores; goes on where it stopped
+    python -m experiments.unet    # five minutes on two CPU cores; goes on where it stopped
 
 Writes results/unet.json, which `chapters/week3/fcn` shows. Both networks are built as in that lesson, on the last
 feature maps of strides 8, 16 and 32 of a frozen EfficientNet-Lite0, with each channel standardized; both are trained on
