@@ -139,6 +139,26 @@ class Dataset:
                                                       "index") if getattr(self, k) is not None}  # fmt: skip
         return dataclasses.replace(self, **changed, extras={k: pick(v) for k, v in self.extras.items()})
 
+    def only(self, class_names):
+        """Give the dataset with the boxes of these classes alone, numbered in this order; all images stay.
+
+        Args: class_names: some of the dataset's.
+        Raises: ValueError for a name that it doesn't have, and for data with one class an image.
+        """
+        if unknown := [name for name in class_names if name not in self.class_names]:
+            raise ValueError(f"only: class_names has {unknown[0]!r}, expected some of {', '.join(self.class_names)}")
+        if self.boxes is None or isinstance(self.labels, np.ndarray):
+            raise ValueError(f"only: {self.name} has one class an image; load(..., classes=) chooses among those")
+        number = np.full(len(self.class_names), -1)  # -1: not asked for
+        number[[self.class_names.index(name) for name in class_names]] = range(len(class_names))
+        extras = dict(self.extras)
+        for kind in ("crowd", "difficult"):
+            if f"{kind}_boxes" in extras:
+                pair = extras[f"{kind}_boxes"], extras[f"{kind}_labels"]
+                extras[f"{kind}_boxes"], extras[f"{kind}_labels"] = _numbered(*pair, number)
+        kept, labels = _numbered(self.boxes, self.labels, number)
+        return dataclasses.replace(self, boxes=kept, labels=labels, class_names=tuple(class_names), extras=extras)
+
     def draw(self, per_class, seed=0):
         """Draw `per_class` images of each class (all of a class that has no more); give their indices, sorted.
 
@@ -498,6 +518,12 @@ def _raccoon_split(name):
 
 READERS = {"toybox": _toybox, "cifar_binary": _cifar_binary, "mnist": _mnist, "imagenet": _imagenet_samples,
            **{kind: _own(kind) for kind in OWN}}  # fmt: skip
+
+
+def _numbered(boxes, labels, number):
+    """Keep the boxes whose label has a new number, and give them that number."""
+    new = [number[np.asarray(own, np.int64)] for own in labels]
+    return [np.asarray(own)[n >= 0] for own, n in zip(boxes, new, strict=True)], [n[n >= 0] for n in new]
 
 
 def _only(data, classes):

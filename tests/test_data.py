@@ -92,6 +92,33 @@ def test_each_of_the_five_duck_pictures_shows_one():
     assert len(ducks) == 5 and all(ducks.class_names.index("duck") in labels for labels in ducks.labels)
 
 
+def test_only_keeps_the_boxes_of_the_classes_asked_for_and_numbers_them_in_that_order():
+    part = data.load("scenes", "test", limit=20)
+    some = part.only(["mug", "ball"])
+    assert some.class_names == ("mug", "ball") and len(some) == 20
+    for own, labels, every, names in zip(some.boxes, some.labels, part.boxes, part.labels, strict=True):
+        for new, name in enumerate(some.class_names):
+            kept = every[names == part.class_names.index(name)]
+            assert np.array_equal(own[labels == new], kept)
+    assert sum(map(len, some.boxes)) > 0
+
+
+def test_only_follows_in_the_boxes_that_scores_ignore():
+    part = data.load("scenes", "test", limit=2)
+    crowd = [np.float32([[0, 0, 9, 9]])] * 2
+    extras = {"crowd_boxes": crowd, "crowd_labels": [np.array([1]), np.array([0])]}
+    some = dataclasses.replace(part, extras=extras).only([part.class_names[1]])
+    assert [len(own) for own in some.extras["crowd_boxes"]] == [1, 0]
+    assert some.extras["crowd_labels"][0].tolist() == [0]
+
+
+def test_only_refuses_an_unknown_class_and_data_with_one_class_an_image():
+    with pytest.raises(ValueError, match=r"only: class_names has 'zebra', expected some of ball, "):
+        data.load("scenes", "test", limit=1).only(["zebra"])
+    with pytest.raises(ValueError, match=r"only: objects has one class an image"):
+        data.load("objects", "val", limit=1).only(["dog"])
+
+
 def test_few_draws_so_many_of_each_class_and_smaller_draws_are_part_of_larger():
     labels = np.repeat(np.arange(3), [9, 20, 4])
     source = data.Dataset(
