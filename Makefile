@@ -35,7 +35,7 @@ downloads: book $(TEST)  ## the book as one PDF and as a zip archive, in _build/
 
 test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
 	@$(PY) -m pytest $(PARALLEL) tests
-	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
+	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
 	@$(PY) book/renderer.py || $(MAKE) --no-print-directory test-render
 
 check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
@@ -50,7 +50,7 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
-	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
+	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
 	@$(PY) -m pytest --weekly -m weekly tests/test_run.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends

@@ -8,6 +8,7 @@ Pages are rendered again when the stage or the configuration has changed.
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -152,6 +153,7 @@ def execute(name, profile, label):
     parameters = run.settings(name, profile)
     source, fingerprint = run.read_notebook(name), run.fingerprint(name, parameters)
     executed = staged.with_suffix(".executed.ipynb")
+    os.environ["CVLAB_FIGURES"] = "strict"  # a figure with a fault is an error here
     try:
         with run.Progress(label, source) as progress:
             told = run.execute(name, executed, parameters, progress)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import io
+import os
 import re
 import sys
 import zlib
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+
+from .engine import drawings
 
 DPI = 150  # pixels of a drawn inch, which takes 100 CSS pixels in the page
 
@@ -112,6 +115,8 @@ def img(picture: Any, alt: str | None, lossless: bool | None = None, fill: bool 
     source, kind = "data:image/webp;base64," + base64.b64encode(data).decode(), "dark-light"
     if is_drawing(picture):
         scale = 100 / DPI
+        if os.environ.get("CVLAB_FIGURES") == "strict" and (wrong := list(drawings.faults(picture))):
+            raise ValueError(f"figure: {'; '.join(wrong)}")
         kind += "" if any(ax.images for ax in picture.axes) else " cv-chart"  # which follows a dark page
         drawn = _save(picture, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
         if vector and len(zlib.compress(drawn.encode())) < len(data):

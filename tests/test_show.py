@@ -284,11 +284,11 @@ def test_curves_that_cannot_be_drawn_say_why():
         show.curves([1, 2, 3], {"frozen": [1, 2]}, **AXES, **TEXTS)
 
 
-def test_plots_are_small_sharp_and_opaque():
+def test_plots_are_small_sharp_and_transparent():
     source = soup(show.curves([5, 20, 100], RUNS, **AXES, **TEXTS)).img["src"]
     svg = unquote(source.removeprefix("data:image/svg+xml,"))
     drawn = BeautifulSoup(svg, "html.parser").svg
-    assert "fill: #ffffff" in drawn.find(id="patch_1").path["style"]  # their own card, whatever the page's colour
+    assert "fill: none" in drawn.find(id="patch_1").path["style"]  # transparent: the page's own colour is behind it
     assert len(source) < 60_000
 
 
@@ -395,6 +395,7 @@ def test_the_book_has_a_style_for_every_part():
     shown = (
         show.images(TINY, ["t"] * 6, **TEXTS),
         show.table([{"a": 1}], caption="One."),
+        show.curves([5, 20, 100], RUNS, **AXES, **TEXTS),
         explore(lambda k: TINY[k], k=[0, 1]),
         quiz("Which?", {"this": "Yes.", "that": "No."}, "this"),
     )
