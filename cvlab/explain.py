@@ -360,6 +360,8 @@ def occlusion(
         change = whole[row] - _outputs(where, network, covered, batch_size)
         sides = np.concatenate([change, -change], axis=1) if network.is_two_sided else change
         falls[row, at] = sides[np.arange(len(row)), classes[row]]
+    if not falls.any(axis=1).all():
+        network.check_weights(where)  # a ReLU may make 0 of NaN
     maps = np.einsum("np,phw->nhw", falls, masks, optimize=True) / masks.sum(axis=0)
     return _as_given(maps if raw else _scaled(np.maximum(maps, 0)), images)
 

@@ -547,7 +547,7 @@ METHODS = {
     "saliency": explain.saliency,
     "smooth_grad": lambda *args, **options: explain.smooth_grad(*args, samples=3, **options),
     "integrated_gradients": lambda *args, **options: explain.integrated_gradients(*args, steps=3, **options),
-    "occlusion": lambda *args, **options: explain.occlusion(*args, window=12, stride=10, **options),
+    "occlusion": lambda *args, **options: explain.occlusion(*args, window=6, stride=5, **options),
 }
 
 
