@@ -268,7 +268,8 @@ def card(folder: Path) -> None:
     path = folder / "README.md"
     before, rest = path.read_text().split("<!-- measured -->")
     _, after = rest.split("<!-- /measured -->")
-    sizes = "".join(f"| `{p}.zip` | {(folder / f'{p}.zip').stat().st_size / 1e6:.2f} |\n" for p in render.COUNTS)
+    archives = (folder / f"{name}.zip" for name in (*render.COUNTS, "display"))
+    sizes = "".join(f"| `{path.name}` | {path.stat().st_size / 1e6:.2f} |\n" for path in archives)
     measured = f"{statistics(folder)}\n\n| archive | MB |\n| --- | --- |\n{sizes}"
     text = f"{before}<!-- measured -->\n{measured}<!-- /measured -->{after}"
     render._save(path, lambda f: f.write(text.encode()))
