@@ -17,13 +17,14 @@ def faults(drawing: Any) -> list[str]:
     return [*outside(drawing), *overlapping(drawing), *covered(drawing), *without_ticks(drawing)]
 
 
-def texts(drawing):
-    """Give (text, its box in pixels) of all that is written in a figure."""
+def texts(drawing, slanted=True):
+    """Give (text, its box in pixels) of all that is written in a figure; slanted: that, too, whose box is mostly empty."""
     from matplotlib.text import Text
 
     renderer, absent = drawing.canvas.get_renderer(), undrawn(drawing)
     for each in drawing.findobj(Text):
-        if each.get_visible() and each.get_text().strip() and each not in absent:
+        upright = each.get_rotation() % 90 == 0
+        if each.get_visible() and each.get_text().strip() and each not in absent and (slanted or upright):
             yield each.get_text().replace("\n", " "), each.get_window_extent(renderer)
 
 
@@ -57,7 +58,7 @@ def outside(drawing):
 
 def overlapping(drawing):
     """Texts that are written over each other."""
-    written = list(texts(drawing))
+    written = list(texts(drawing, slanted=False))
     for i, (text, box) in enumerate(written):
         for other, there in written[i + 1 :]:
             wide = min(box.x1, there.x1) - max(box.x0, there.x0)
