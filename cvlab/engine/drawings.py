@@ -18,7 +18,7 @@ def faults(drawing: Any) -> list[str]:
 
 
 def texts(drawing, slanted=True):
-    """Give (text, its box in pixels) of all that is written in a figure; slanted: that, too, whose box is mostly empty."""
+    """Give (text, its box in pixels) of all that is written in a figure, without what is slanted if so asked."""
     from matplotlib.text import Text
 
     renderer, absent = drawing.canvas.get_renderer(), undrawn(drawing)
