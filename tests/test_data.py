@@ -754,7 +754,7 @@ def close(render, image):
     """Tell whether a render, averaged over the pixels of an image, is that image."""
     side = len(image)
     reduced = Image.fromarray(render).resize((side, side), Image.Resampling.BOX)
-    return np.abs(np.asarray(reduced) - image.astype(float)).mean() < 10
+    return np.abs(np.asarray(reduced) - image.astype(float)).mean() < 15
 
 
 def test_display_gives_the_large_render_of_an_image():
@@ -781,14 +781,14 @@ def test_a_dataset_displays_its_renders_and_its_own_images_where_there_are_none(
 
 def test_subsets_of_a_dataset_display_their_own_images():
     train, val, test = data.splits("eyes", size=32)
-    subsets = [test.take([5, 3]).take([1]), test.few(40, seed=1), data.load("eyes", "test", classes=["dog"]),
-               data.load("eyes", "test", limit=4), val, data.load("scenes", "test", size=64).take([8])]  # fmt: skip
+    subsets = [test.take([5, 1]).take([1]), test.few(40, seed=1), data.load("eyes", "test", classes=["dog"]),
+               data.load("eyes", "test", limit=4), val, data.load("scenes", "test", size=64).take([1])]  # fmt: skip
     for subset in subsets:
         renders = [image for image in subset.display() if len(image) == 640]
         assert subset is val or renders
         for i, image in enumerate(subset.display()):
             assert len(image) != 640 or close(image, subset.images[i]), subset
-    assert (subsets[0].index.tolist(), subsets[0].origin) == ([3], "eyes/test")
+    assert (subsets[0].index.tolist(), subsets[0].origin) == ([1], "eyes/test")
     assert val.origin == "eyes/train" and len(set(val.index) | set(train.index)) == 400
 
 

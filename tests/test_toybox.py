@@ -449,7 +449,7 @@ def test_each_large_render_shows_what_its_small_image_shows(name):
         image = large(name, "images", i)
         assert image.shape == (640, 640, 3)
         reduced = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX)).astype(float)
-        assert np.abs(reduced - pictures(part, split)[i]).mean() < 10, f"{name}/{i}"
+        assert np.abs(reduced - pictures(part, split)[i]).mean() < 12, f"{name}/{i}"
         middle = ((np.arange(side) + 0.5) * 640 / side).astype(int)
         for folder in mask_folders(name):
             agree = large(name, folder, i)[np.ix_(middle, middle)] == masks(part, split, folder)[i]
