@@ -1,6 +1,6 @@
 """Measure the lesson on localization in full: the toybox with three heads and five losses, and raccoons on photographs.
 
-    python -m experiments.localize  # 15 minutes on two CPU cores; resumable; writes results/localize.json
+    python -m experiments.localize  # 20 minutes on two CPU cores; resumable; writes results/localize.json
 
 The raccoons are measured where CVLAB_DATA has raccoon.zip. Not a race but a measurement: `chapters/week1/localization`
 shows what it writes. The size and the learning rate were chosen on `val`, with the first rows of the plan.

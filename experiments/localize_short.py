@@ -1,6 +1,6 @@
 """Measure the short trainings of the lesson on localization over three seeds: box heads, and a start in a corner.
 
-    python -m experiments.localize_short  # two minutes on two CPU cores; resumable; writes results/localize_short.json
+    python -m experiments.localize_short  # three minutes on two cores; resumable; writes results/localize_short.json
 
 From the middle, three heads are trained on all images and judged on `val`. From the corner, a dense head begins with a
 small box there, and is trained on the images whose toy that box does not meet, or on all. The lesson trains the first
