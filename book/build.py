@@ -8,6 +8,7 @@ Pages are rendered again when the stage or the configuration has changed.
 
 import argparse
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ LOCK = ROOT / "_build" / ".lock"
 NEXT = ROOT / "_build" / "next"
 # What the pages are made from, apart from the chapters' notebooks.
 SOURCES = ("*.md", "*.bib", "_toc.yml", "chapters/**/*", "data/*/*.webp", "docs/*.webp")
+SOLUTION = re.compile(r"^:::\{dropdown\} Solution.*?^:::$\n?", re.S | re.M)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # What is no complaint on stderr: progress bars, and what TensorFlow's libraries log when they are loaded
 CHATTER = re.compile(r"\r|\d+%\||^I\d{4} |^WARNING: All log messages before absl|^To enable the following instructions")
@@ -49,6 +51,7 @@ def read_options():
     parser.add_argument("--execute", nargs="+", default=[], metavar="CHAPTER", help="execute these anyway, or `all`")
     parser.add_argument("--write-back", action="store_true", help="write the outputs and stamps into chapters/ too")
     parser.add_argument("--committed", action="store_true", help="execute nothing; take the outputs in chapters/")
+    parser.add_argument("--without-solutions", action="store_true", help="leave the solutions of exercises out")
     parser.add_argument("--stale", action="store_true", help="only list what is out of date, and why; then status 1")
     options = parser.parse_args()
     if options.profile != "quick" and (options.write_back or options.committed or options.stale):
@@ -86,6 +89,8 @@ def build(options):
         return 1
     if options.write_back:
         write_back()
+    if options.without_solutions:
+        leave_out_solutions()
     copy_sources()
     rendered = render()
     done, page = "built" if rendered else "up to date", (PAGES / "index.html").relative_to(ROOT)
@@ -148,6 +153,7 @@ def execute(name, profile, label):
     parameters = run.settings(name, profile)
     source, fingerprint = run.read_notebook(name), run.fingerprint(name, parameters)
     executed = staged.with_suffix(".executed.ipynb")
+    os.environ["CVLAB_FIGURES"] = "strict"  # a figure with a fault is an error here
     try:
         with run.Progress(label, source) as progress:
             told = run.execute(name, executed, parameters, progress)
@@ -228,6 +234,16 @@ def write_back():
         if after != before:
             write(after, path)
             print(f"{name}: outputs and stamp written to {path.relative_to(ROOT)}")
+
+
+def leave_out_solutions():
+    """Take the folded solutions out of the staged chapters: out of the pages, and of the notebooks behind them."""
+    for name in run.chapters():
+        notebook = nbformat.read(staged_path(name), as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = SOLUTION.sub("", cell.source).rstrip()
+        write(notebook, staged_path(name))
 
 
 def copy_sources():

@@ -1,22 +1,19 @@
 """Sphinx extension: pages that ask no other host for anything, weigh little, and stand in nobody's way.
 
-It serves MathJax and the fonts from the book itself, MathJax only to pages with formulas, and the search's index only
-to the search; it keeps of the theme's Font Awesome only the icons that some page uses (0.7 MB less to transfer), mends
-what screen readers stumble over, and gives each page a description for search engines.
+It serves the fonts from the book itself, and the search's index only to the search; formulas need no script
+(formulas.py). It keeps of the theme's Font Awesome only the icons that some page uses (0.7 MB less to transfer), and
+mends what screen readers stumble over.
 """
 
 import re
 import shutil
-from html import escape
 from pathlib import Path
 
-from docutils import nodes
 from fontTools import subset, ttLib
 from fontTools.varLib import instancer
 from sphinx.util import logging
 
 MODULES = Path(__file__).parents[1] / "node_modules"
-MATHJAX = MODULES / "mathjax"
 FONTS = {  # as _static/pages.css names them: (file, the weights that are kept of it)
     "source-serif.woff2": (
         "@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2",
@@ -30,15 +27,18 @@ FONTS = {  # as _static/pages.css names them: (file, the weights that are kept o
     "source-serif-LICENSE.txt": ("@fontsource-variable/source-serif-4/LICENSE", None),
     "source-code-LICENSE.txt": ("@fontsource/source-code-pro/LICENSE", None),
 }
-MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*vendor/mathjax[^>]*></script>\s*", re.S)
+MATHS = re.compile(r"<script>window\.MathJax = .*?</script>\s*|<script[^>]*mathjax[^>]*></script>\s*", re.S)
 SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
+OPTIONS = re.compile(r'<script src="[^"]*documentation_options\.js[^"]*"></script>')
+# From a disk, a page can't read others for an excerpt.
+TITLES_ALONE = '<script>if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;</script>'
 # Scripts that need not hold up the page. (documentation_options.js must come first: others read it as they load.)
 LATER = re.compile(
     r'<script (?=(?:data-[^>]*)?src="[^"]*_static/'
     r"(?:doctools|sphinx_highlight|clipboard\.min|copybutton|togglebutton|design-tabs|scripts/sphinx-book-theme)\.js)"
 )
-# What the pages load of MathJax, and what it fetches itself when a formula or a reader's setting asks for it.
-MATHJAX_PARTS = ("tex-chtml.js", "input/tex/extensions", "output/chtml/fonts", "a11y", "sre/mathmaps", "ui")
+# Names, punctuation and operators in code look as code does anyway: half of a page's elements.
+PLAIN = re.compile(r'<span class="(?:n|nn|nx|o|p|pm|w)">([^<]*)</span>')
 # Font Awesome's icons, in its script: "name":[width,height,["alias",…],"code","path"], and in its style sheet.
 ICON = re.compile(r'(?<=[{,])"?([\w-]+)"?:\[\d+,\d+,\[([^\]]*)\],"\w+",(?:"[^"]*"|\[[^\]]*\])\],?')
 ICON_RULE = re.compile(
@@ -60,26 +60,12 @@ BARRIERS = (
 
 
 def setup(app):
-    app.connect("html-page-context", describe)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def describe(app, page, template, context, doctree):
-    """Make the page's first paragraph its description, unless the page brings one."""
-    tags = context.get("metatags", "")
-    if doctree is None or 'name="description"' in tags:
-        return
-    paragraph = next((p for p in doctree.findall(nodes.paragraph) if isinstance(p.parent, nodes.section)), None)
-    if paragraph:
-        text = " ".join(paragraph.astext().split())
-        text = text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " …"
-        context["metatags"] = f'{tags}<meta name="description" content="{escape(text)}" />'
-
-
 def finish(app, error):
     if error is None and app.builder.format == "html":
-        copy_mathjax(Path(app.outdir, "_static", app.config.mathjax_path).parent)
         copy_fonts(Path(app.outdir, "_static", "fonts"))
         trim_icons(Path(app.outdir))
         lift_barriers(Path(app.outdir))
@@ -102,29 +88,15 @@ def copy_fonts(target):
 
 
 def lighten(pages):
-    """Take from each page the scripts that it does not use, and let the others wait until it has been drawn."""
+    """Take from each page what it does not use, and let its scripts wait until it has been drawn."""
     for page in pages.glob("**/*.html"):
         text = page.read_text(encoding="utf-8")
-        if 'class="math' not in text:
-            text = MATHS.sub("", text)
-        if page.name != "search.html":
-            text = SEARCH.sub("", text)
-        page.write_text(LATER.sub("<script defer ", text), encoding="utf-8")
-
-
-def copy_mathjax(target):
-    """Copy MathJax from node_modules to `target`, where a page's script tag expects it."""
-    if not MATHJAX.is_dir():
-        logging.getLogger(__name__).warning("no MathJax in node_modules (`make book` fetches it): formulas stay unset")
-        return
-    for part in MATHJAX_PARTS:
-        source = MATHJAX / "es5" / part
-        if source.is_dir():
-            shutil.copytree(source, target / part, dirs_exist_ok=True)
+        text = PLAIN.sub(r"\1", MATHS.sub("", text))
+        if page.name == "search.html":  # whose scripts need each other as they load
+            text = OPTIONS.sub(rf"\g<0>{TITLES_ALONE}", text)
         else:
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / part)
-    shutil.copy2(MATHJAX / "LICENSE", target / "LICENSE")
+            text = LATER.sub("<script defer ", SEARCH.sub("", text))
+        page.write_text(text, encoding="utf-8")
 
 
 def trim_icons(pages):

@@ -13,6 +13,7 @@ __all__ = [
     "explain",
     "explore",
     "files",
+    "interact",
     "localize",
     "metrics",
     "networks",

@@ -101,6 +101,35 @@ def paired_giou(a: Any, b: Any) -> Any:
     return _paired("paired_giou", a, b, generalized=True)
 
 
+def paired_diou(a: Any, b: Any) -> Any:
+    """Measure the distance IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
+
+    From the IoU it takes the squared distance of the two centres, over the squared diagonal of the smallest box around
+    both. See `paired_iou` for tensors.
+
+    Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7.
+    """
+    xp, a, b = _partners("paired_diou", a, b)
+    return _similarity(xp, a, b) - _centre_distance(xp, a, b)
+
+
+def paired_ciou(a: Any, b: Any) -> Any:
+    """Measure the complete IoU of each box of `a` with its partner in `b`: the distance IoU, less a term for the shape.
+
+    The term compares the boxes' ratios of width to height. Its weight counts as a constant in the gradient, as in the
+    authors' code. See `paired_diou`.
+
+    Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equations 8 to 11.
+    """
+    xp, a, b = _partners("paired_ciou", a, b)
+    iou = _similarity(xp, a, b)
+    difference = (4 / np.pi**2) * (_slant(xp, a) - _slant(xp, b)) ** 2  # 0 for the same shape, below 1
+    weight = difference / xp.maximum(1 - iou + difference, 1e-7)
+    if xp is not np:
+        weight = xp.stop_gradient(weight)
+    return iou - _centre_distance(xp, a, b) - weight * difference
+
+
 def nms(
     boxes: np.ndarray,
     scores: np.ndarray,
@@ -296,16 +325,39 @@ def _similarity(xp, a, b, generalized=False):
     union = _area(a) + _area(b) - intersection
     if not generalized:
         return share(intersection, union)
-    hull = (xp.maximum(a[2], b[2]) - xp.minimum(a[0], b[0])) * (xp.maximum(a[3], b[3]) - xp.minimum(a[1], b[1]))
-    return share(intersection, union) - share(hull - union, hull)
+    width, height = _hull(xp, a, b)
+    return share(intersection, union) - share(width * height - union, width * height)
+
+
+def _hull(xp, a, b):
+    """Give width and height of the smallest box around both."""
+    return xp.maximum(a[2], b[2]) - xp.minimum(a[0], b[0]), xp.maximum(a[3], b[3]) - xp.minimum(a[1], b[1])
+
+
+def _centre_distance(xp, a, b):
+    """Give the squared distance of the centres over the squared diagonal of the hull."""
+    x, y = (a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2
+    width, height = _hull(xp, a, b)
+    diagonal = width**2 + height**2
+    return (x**2 + y**2) / xp.where(diagonal > 0, diagonal, 1.0)
+
+
+def _slant(xp, box):
+    """Give the angle whose tangent is width over height."""
+    return xp.arctan2(box[2] - box[0], xp.maximum(box[3] - box[1], 1e-6))  # at (0, 0) the gradient would be NaN
 
 
 def _paired(name, a, b, generalized):
+    return _similarity(*_partners(name, a, b), generalized)
+
+
+def _partners(name, a, b):
+    """Give the namespace of both arrays and their planes, or say that their shapes differ."""
     xp = _namespace(a, b)
     a, b = _checked(f"{name}: a", a, xp), _checked(f"{name}: b", b, xp)
     if xp is np and a.shape != b.shape:
         raise ValueError(f"boxes.{name}: a has shape {a.shape} but b {b.shape}, expected the same, partner by partner")
-    return _similarity(xp, _planes(a), _planes(b), generalized)
+    return xp, _planes(a), _planes(b)
 
 
 def _pairwise(name, a, b, generalized):

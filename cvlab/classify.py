@@ -326,6 +326,8 @@ def copy_body(
         _check_copy(backbone, body)
     if strides is not None:
         body = _with_strides(body, strides, name or backbone.name)
+    elif name:
+        body = keras.Model(body.input, body.output, name=name)
     body.trainable = mode != "frozen"
     for layer in all_layers(body):
         if isinstance(layer, keras.layers.BatchNormalization):

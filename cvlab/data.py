@@ -14,6 +14,7 @@ import re
 import sys
 import tarfile
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,8 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
     "imagenet_samples": ("imagenet", "imagenet_samples.zip", ("train",), "150 photographs, one a class",
                          "ImageNet's terms", "https://www.image-net.org"),
 }  # fmt: skip
+DISPLAY = "toybox/display.zip"  # what figures show of the toybox, rendered at 640×640 pixels
+ALIKE = 15  # levels of 255 by which, on average, an image may differ from its render: other images differ by far more
 OWN = readers.KINDS
 IGNORED = ("crowd_boxes", "crowd_labels", "difficult_boxes", "difficult_labels")
 HOMES = {  # name: (address, bytes, sha256) of what can be downloaded
@@ -74,6 +77,8 @@ class Dataset:
             with "crowd_boxes", "crowd_labels", "difficult_boxes" and "difficult_labels", lists as `boxes` and `labels`
             are: regions and objects that `metrics.detection_scores` ignores when given them by these names.
         notes: what the reader of your own data passed over, and why.
+        index, origin: (N,) int64, each image's index in the split that it was loaded from, and that split, such as
+            "scenes/test"; subsets keep both. The index is -1 where images of several datasets were put together.
     """
 
     name: str
@@ -89,6 +94,15 @@ class Dataset:
     part_names: tuple = ()
     extras: dict = dataclasses.field(default_factory=dict)
     notes: tuple = ()
+    index: object = None
+    origin: str = ""
+
+    def __post_init__(self):
+        if self.index is None:
+            self.index = np.arange(len(self.images))
+        elif len(self.index) != len(self.images):  # they were put together from several datasets
+            self.index = np.full(len(self.images), -1)
+        self.origin = self.origin or f"{self.name}/{self.split}"
 
     def __len__(self):
         return len(self.images)
@@ -121,9 +135,29 @@ class Dataset:
         def pick(value):
             return value[indices] if isinstance(value, np.ndarray) else [value[i] for i in indices]
 
-        changed = {k: pick(getattr(self, k)) for k in ("images", "labels", "boxes", "masks", "instances", "parts")
-                   if getattr(self, k) is not None}  # fmt: skip
+        changed = {k: pick(getattr(self, k)) for k in ("images", "labels", "boxes", "masks", "instances", "parts",
+                                                      "index") if getattr(self, k) is not None}  # fmt: skip
         return dataclasses.replace(self, **changed, extras={k: pick(v) for k, v in self.extras.items()})
+
+    def only(self, class_names):
+        """Give the dataset with the boxes of these classes alone, numbered in this order; all images stay.
+
+        Args: class_names: some of the dataset's.
+        Raises: ValueError for a name that it doesn't have, and for data with one class an image.
+        """
+        if unknown := [name for name in class_names if name not in self.class_names]:
+            raise ValueError(f"only: class_names has {unknown[0]!r}, expected some of {', '.join(self.class_names)}")
+        if self.boxes is None or isinstance(self.labels, np.ndarray):
+            raise ValueError(f"only: {self.name} has one class an image; load(..., classes=) chooses among those")
+        number = np.full(len(self.class_names), -1)  # -1: not asked for
+        number[[self.class_names.index(name) for name in class_names]] = range(len(class_names))
+        extras = dict(self.extras)
+        for kind in ("crowd", "difficult"):
+            if f"{kind}_boxes" in extras:
+                pair = extras[f"{kind}_boxes"], extras[f"{kind}_labels"]
+                extras[f"{kind}_boxes"], extras[f"{kind}_labels"] = _numbered(*pair, number)
+        kept, labels = _numbered(self.boxes, self.labels, number)
+        return dataclasses.replace(self, boxes=kept, labels=labels, class_names=tuple(class_names), extras=extras)
 
     def draw(self, per_class, seed=0):
         """Draw `per_class` images of each class (all of a class that has no more); give their indices, sorted.
@@ -138,6 +172,21 @@ class Dataset:
         """Give the dataset of the images that `draw` draws."""
         return self.take(self.draw(per_class, seed))
 
+    def display(self, indices: Sequence[int] | None = None, size: int = 640) -> list:
+        """Give images as figures show them: rendered at 640×640 pixels where such a render exists.
+
+        Where it doesn't (other datasets, other images of the toybox, images that were changed since they were loaded),
+        the dataset's image is given as it is.
+
+        Args:
+            indices: of images of this dataset, in any order; by default all.
+            size: side in pixels that renders are reduced to, such as 320 for the many frames of a control.
+
+        Returns:
+            A list of (H, W, 3) uint8.
+        """
+        return _display_images(self, range(len(self)) if indices is None else indices, size)
+
 
 def load(
     name: str,
@@ -147,6 +196,7 @@ def load(
     size: int | None = None,
     limit: int | None = None,
     classes: Sequence[str] | None = None,
+    display: bool = False,
 ) -> Dataset:
     """Load one split of a dataset.
 
@@ -158,6 +208,8 @@ def load(
             the label that covers most of it.
         limit: read the first so many images only.
         classes: keep images of these class names only, numbered in this order (data with one class an image).
+        display: load the images that were rendered again at 640×640 pixels for figures, with boxes and masks at that
+            size, in place of the whole split; `index` tells which they are.
 
     Returns:
         Dataset.
@@ -168,6 +220,9 @@ def load(
         DataError: where it is damaged.
     """
     reader, store = _open(name, split, path)
+    if display:
+        store, _ = _open_display(f"{name}/{split}", "load")
+        store.enter(name)
     for option, value, example in (("size", size, "pixels, such as 32"), ("limit", limit, "images, such as 100")):
         if value is not None and not (isinstance(value, (int, np.integer)) and value > 0):
             raise ValueError(f"load: {option}={value!r}, expected a number of {example}")
@@ -177,6 +232,28 @@ def load(
     if classes is not None:
         data = _only(data, classes)
     return data if size is None else _resize(data, size)
+
+
+def display(part: str, index: int) -> np.ndarray:
+    """Give an image of the toybox as figures show it, rendered at 640×640 pixels from the same seed.
+
+    Args:
+        part: a part of the toybox and its split, such as "scenes/test".
+        index: the image's index in that split.
+
+    Returns:
+        (640, 640, 3) uint8.
+
+    Raises:
+        ValueError: for a part, or an image, that was not rendered at this size.
+        DataUnavailable: where the renders are not on this machine and can't be fetched.
+        DataError: where they are damaged.
+    """
+    store, files = _open_display(part, "display")
+    if index not in files:
+        rendered = ", ".join(map(str, files))
+        raise ValueError(f"display: index={index!r} of {part} is not rendered at 640 pixels; these are: {rendered}")
+    return store.image(files[index])
 
 
 def splits(name: str, **options: Any) -> Any:
@@ -311,6 +388,48 @@ def _open(name, split, path):
     ) from failed
 
 
+def _open_display(part, where=None):
+    """Give the archive of large renders, and {index: file} of those of a part of the toybox.
+
+    Where it has none of that part, `where` names the function that complains.
+    """
+    store = Store(whole(DISPLAY, f"{where or 'display'}: the toybox at 640 pixels"))
+    files = {int(Path(file).stem): file for file in store.below(f"{part}/images")}
+    if where and not files:
+        parts = ", ".join(sorted({"/".join(file.split("/")[:2]) for file in store.below("")}))
+        raise ValueError(f"{where}: no image of {part!r} is rendered at 640 pixels; there are renders of {parts}")
+    return store, files
+
+
+def _display_images(data, indices, size):
+    """Give the large render of each image, and the image itself where there is none: see `Dataset.display`."""
+    images = [data.images[i] for i in indices]
+    if CATALOGUE.get(data.origin.split("/")[0], ("",))[0] != "toybox":
+        return images
+    try:
+        store, files = _open_display(data.origin)
+    except DataUnavailable as error:
+        warnings.warn(f"figures show the small images that networks see. {error}", stacklevel=3)
+        return images
+    for place, number in enumerate(np.asarray(data.index)[indices].tolist()):
+        if number in files:
+            render = store.image(files[number])
+            if _looks_like(render, images[place]):
+                images[place] = render if size >= len(render) else _reduce(render, (size, size))
+    return images
+
+
+def _looks_like(render, image):
+    """Tell whether an image still shows, pixel by pixel, what its large render shows."""
+    return np.abs(_reduce(render, image.shape[1::-1]) - np.float32(image)).mean() < ALIKE
+
+
+def _reduce(image, size):
+    import cv2
+
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
 def _toybox(store, name, split, limit):
     """Read a part of the toybox, whose archive is whole, as its checksum says."""
     coco = store.json(f"{split}.json")
@@ -333,6 +452,7 @@ def _toybox(store, name, split, limit):
         boxes if several else np.concatenate(boxes), maps["semantic" if several else "instances"],
         tuple(coco["info"]["semantic"]) if several else ("elsewhere", "toy"),
         maps["instances"], maps["parts"], tuple(coco["info"]["parts"]), extras,
+        index=np.array([info["id"] for info in infos]),
     )  # fmt: skip
 
 
@@ -398,6 +518,12 @@ def _raccoon_split(name):
 
 READERS = {"toybox": _toybox, "cifar_binary": _cifar_binary, "mnist": _mnist, "imagenet": _imagenet_samples,
            **{kind: _own(kind) for kind in OWN}}  # fmt: skip
+
+
+def _numbered(boxes, labels, number):
+    """Keep the boxes whose label has a new number, and give them that number."""
+    new = [number[np.asarray(own, np.int64)] for own in labels]
+    return [np.asarray(own)[n >= 0] for own, n in zip(boxes, new, strict=True)], [n[n >= 0] for n in new]
 
 
 def _only(data, classes):

@@ -1,4 +1,4 @@
-"""What a classifier looks at: CAM, Grad-CAM, saliency, SmoothGrad, and ZFNet's way back from a feature to the pixels.
+"""What a classifier looks at: CAM, Grad-CAM, gradients and their means, occlusion, and ZFNet's way back to the pixels.
 
 What is explained is always the logit: the score that a softmax or sigmoid at the model's end turns into a probability.
 A model with one output, a sigmoid or its logit, has two classes: 0 is the one whose probability p it gives, and 1 the
@@ -17,6 +17,7 @@ import numpy as np
 from keras import layers, ops
 
 from . import backend, networks
+from .metrics import baseline_images
 
 WINDOWED = (*networks.CONVOLUTIONS, *networks.POOLING)
 LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling,
@@ -99,22 +100,44 @@ def grad_cam(
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2.
     """
-    network = _network(model, images, "grad_cam")
-    target = network.last_maps("grad_cam") if layer is None else network.find(layer, "grad_cam")
-    plan = network.plan(target)
 
-    def weighted(x, classes):
-        values = plan.run({0: x}, "before")
+    def mean_gradients(features, gradient):
+        return ops.mean(gradient, axis=(1, 2))
 
-        def score(features):
-            return _score(_scores(network, plan.run(values | {target: features}, "after")), classes)
+    return _weighted_maps("grad_cam", mean_gradients, model, images, classes, layer, batch_size, raw)
 
-        value, gradient = backend.value_and_grad(score)(values[target])
-        features, gradient = ops.cast(values[target], "float32"), ops.cast(gradient, "float32")
-        cells = ops.einsum("nhwc,nc->nhw", features, ops.mean(gradient, axis=(1, 2)))
-        return cells, _for_each(classes, value)
 
-    return _heatmaps("grad_cam", network, plan, weighted, images, classes, batch_size, raw)
+def grad_cam_plus_plus(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    layer: Any = None,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
+    """Map which places of a layer speak for a class, like `grad_cam`, but with weights that count places, not sizes.
+
+    With gradients g of the logit and features A, a feature map is weighted by the sum over its cells of α · max(g, 0),
+    where α = g² / (2 g² + g³ · ΣA) and ΣA sums the feature map. So each cell with a positive gradient adds
+    g / (2 + g · ΣA). The published weights differ by the factor exp(logit), which scaling a map takes away.
+
+    Args:
+        model, images, classes, layer, batch_size, raw: as in `grad_cam`.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
+
+    Raises:
+        ValueError: as `grad_cam`.
+
+    Source: Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 5, 10 and 19.
+    """
+
+    def positive_gradients(features, gradient):
+        positive, total = ops.relu(gradient), ops.sum(features, axis=(1, 2), keepdims=True)
+        return ops.sum(positive / (2 + positive * total), axis=(1, 2))
+
+    return _weighted_maps("grad_cam_plus_plus", positive_gradients, model, images, classes, layer, batch_size, raw)
 
 
 def saliency(
@@ -219,6 +242,128 @@ def smooth_grad(
     _check_finite("smooth_grad", network, pictures, gradient, totals)
     gradient = gradient / np.float32(samples)
     return _as_given(gradient if raw else _scaled(np.abs(gradient).sum(-1)), images)
+
+
+def integrated_gradients(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    steps: int = 64,
+    baseline: Any = 0,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
+    """Map what each pixel adds to the logit on the straight way from a baseline to the picture.
+
+    The mean gradient along the way (at the middles of `steps` equal parts), times picture less baseline. These shares
+    sum to the logit of the picture less that of the baseline, the more exactly the more steps.
+
+    Args:
+        model, images, classes, batch_size: as in `saliency`. Predicted classes are those of the pictures.
+        steps: points on the way.
+        baseline: where it begins: a number in the model's own range, by default black for a model that takes 0–255;
+            "mean", the picture's mean colour; "blur", the picture blurred; or pictures that broadcast to the images.
+        raw: give the shares themselves.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], absolute values summed over channels and divided by the map's maximum; or the
+        shares, (N, H, W, 3) float32 of either sign, if raw. Without N for one picture.
+
+    Raises:
+        ValueError: as `saliency`, and for steps < 1 or a baseline that doesn't fit.
+
+    Source: Sundararajan, Taly and Yan, Axiomatic attribution for deep networks, ICML 2017, section 3.
+    """
+    if int(steps) != steps or steps < 1:
+        raise ValueError(f"integrated_gradients: steps={steps!r}, expected an integer from 1 on")
+    where = "integrated_gradients"
+    network = _network(model, images, where)
+    plan = network.plan()
+
+    def slope(x, start, classes, share):
+        def score(x):
+            return _score(_scores(network, plan.run({0: x})), classes)
+
+        value, gradient = backend.value_and_grad(score)(start + share * (x - start))
+        return gradient, _for_each(classes, value)
+
+    pictures, classes = network.checked(images, classes, where)
+    start = baseline_images(pictures, baseline, where)
+    if (classes < 0).any():
+        classes = _most_probable(network, _outputs(where, network, pictures, batch_size))
+    compiled = plan.compile(where, slope)
+    gradient, together = np.zeros_like(pictures), max(1, batch_size // len(pictures))
+    middles = (np.arange(steps, dtype=np.float32) + 0.5) / steps
+    for at in range(0, steps, together):
+        shares = middles[at : at + together]
+        count = len(shares) * len(pictures)
+        share = np.repeat(shares, len(pictures)).reshape(-1, 1, 1, 1)
+        copies = (np.tile(each, (len(shares), *[1] * (each.ndim - 1))) for each in (pictures, start, classes))
+        gradients, totals = networks.batched(compiled, min(batch_size, count), *copies, share)
+        _check_finite(where, network, pictures, gradients, totals)
+        gradient += gradients.reshape(len(shares), *pictures.shape).sum(axis=0)
+    shares = gradient / np.float32(steps) * (pictures - start)
+    return _as_given(shares if raw else _scaled(np.abs(shares).sum(-1)), images)
+
+
+def occlusion(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    window: int = 16,
+    stride: int = 8,
+    baseline: Any = "mean",
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
+    """Map by how much the logit falls when a square window of the picture is hidden.
+
+    The window moves over the picture by `stride`, from the upper left corner to the lower right one, where the last
+    step may be shorter. A pixel gets the mean fall over all windows that hide it. What is negative (the logit rises)
+    becomes 0, and each map is divided by its own maximum.
+
+    Args:
+        model, images, classes: as in `cam`, but any classifier will do.
+        window: side of the square in pixels.
+        stride: pixels from one window to the next, at most `window`.
+        baseline: what hides the picture, as in `integrated_gradients`, by default its mean colour.
+        batch_size: hidden pictures at a time.
+        raw: give the falls of the logit before negative values are cut off and the rest is scaled.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or of either sign if raw; for one picture (H, W).
+
+    Raises:
+        ValueError: as `saliency`, and for a window, stride or baseline that doesn't fit.
+
+    Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2.
+    """
+    where = "occlusion"
+    network = _network(model, images, where)
+    pictures, classes = network.checked(images, classes, where)
+    size = pictures.shape[1:3]
+    if not (int(window) == window and int(stride) == stride and 1 <= stride <= window <= min(size)):
+        raise ValueError(f"occlusion: window={window!r} and stride={stride!r}, expected integers with 1 ≤ stride ≤ "
+                         f"window ≤ {min(size)}, the picture's shorter side")  # fmt: skip
+    corners = [sorted({*range(0, length - window, stride), length - window}) for length in size]
+    masks = np.zeros((len(corners[0]), len(corners[1]), *size), np.float32)
+    for i, y in enumerate(corners[0]):
+        for j, x in enumerate(corners[1]):
+            masks[i, j, y : y + window, x : x + window] = 1
+    masks = masks.reshape(-1, *size)
+    hidden, whole = baseline_images(pictures, baseline, where), _outputs(where, network, pictures, batch_size)
+    classes = np.where(classes < 0, _most_probable(network, whole), classes)
+    falls = np.empty((len(pictures), len(masks)), np.float32)
+    for start in range(0, falls.size, 4 * batch_size):
+        row, at = np.divmod(np.arange(start, min(start + 4 * batch_size, falls.size)), len(masks))
+        covered = np.where(masks[at][..., None] > 0, hidden[row], pictures[row])
+        change = whole[row] - _outputs(where, network, covered, batch_size)
+        sides = np.concatenate([change, -change], axis=1) if network.is_two_sided else change
+        falls[row, at] = sides[np.arange(len(row)), classes[row]]
+    if not falls.any(axis=1).all():
+        network.check_weights(where)  # a ReLU may make 0 of NaN
+    maps = np.einsum("np,phw->nhw", falls, masks, optimize=True) / masks.sum(axis=0)
+    return _as_given(maps if raw else _scaled(np.maximum(maps, 0)), images)
 
 
 def logits(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> np.ndarray:
@@ -349,30 +494,46 @@ def strongest(
     return rows, windows.astype(np.float32), flat[rows].max(-1)
 
 
-def overlay(image: np.ndarray, map: np.ndarray, opacity: float = 0.5, cmap: str = "viridis") -> np.ndarray:
-    """Lay a map over its picture, in the colours of a matplotlib colour map.
+def overlay(image: Any, map: np.ndarray, opacity: float = 0.5, cmap: str = "viridis") -> Any:
+    """Lay a map over its image, in the colours of a matplotlib colour map.
 
     Args:
-        image: (H, W, 3) or (N, H, W, 3), uint8 or float, 0–255.
-        map: (H, W) or (N, H, W), in [0, 1], of the same size.
-        opacity: of the map, 0 (the picture alone) to 1 (the map alone).
+        image: (H, W, 3) or (N, H, W, 3), uint8 or float, 0–255; or a list of N images, such as `Dataset.display` gives.
+        map: (H, W) or (N, H, W), in [0, 1]. A map smaller than its image, with the same ratio of its sides, is
+            interpolated linearly, so that a map of the image that a network saw fits its large render.
+        opacity: of the map, 0 (the image alone) to 1 (the map alone).
         cmap: name of the colour map.
 
     Returns:
-        uint8, of the image's shape.
+        uint8, of the image's shape; a list of such for a list.
 
     Raises:
         ValueError: for shapes that don't fit, and an opacity outside 0 to 1.
     """
     import matplotlib
 
-    image, map = np.asarray(image, np.float32), np.asarray(map, np.float32)
+    if isinstance(image, list) and len(image) == len(map):
+        return [overlay(*each, opacity, cmap) for each in zip(image, map)]
+    image, map = np.asarray(image, np.float32), _fit(np.asarray(map, np.float32), np.shape(image))
     if image.shape != (*map.shape, 3):
         raise ValueError(f"overlay: image has shape {image.shape} and map {map.shape}, expected (H, W, 3) and (H, W)")
     if not 0 <= opacity <= 1:
         raise ValueError(f"overlay: opacity={opacity!r}, expected a number from 0 to 1")
     colours = 255 * matplotlib.colormaps[cmap](np.clip(map, 0, 1))[..., :3]
     return np.rint(np.clip((1 - opacity) * image + opacity * colours, 0, 255)).astype(np.uint8)
+
+
+def _fit(map, shape):
+    """Interpolate (H, W) or (N, H, W) maps to the size of larger images, where the ratio of the sides is the same."""
+    import cv2
+
+    if len(shape) != map.ndim + 1 or map.ndim not in (2, 3):
+        return map
+    (height, width), (rows, columns) = shape[-3:-1], map.shape[-2:]
+    if rows >= height or rows * width != height * columns:
+        return map
+    resized = [cv2.resize(each, (width, height)) for each in map.reshape(-1, rows, columns)]
+    return np.reshape(resized, (*map.shape[:-2], height, width))
 
 
 def normalize(images: np.ndarray, mean: Any = 0.0, std: Any = 255.0) -> Any:
@@ -480,6 +641,26 @@ def _heatmaps(where, network, plan, function, images, classes, batch_size, raw):
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     maps = np.stack([cv2.resize(own, (width, height), interpolation=how) for own in cells])
     return _as_given(maps if raw else _scaled(np.maximum(maps, 0)), images)
+
+
+def _weighted_maps(where, weights_of, model, images, classes, layer, batch_size, raw):
+    """Add up a layer's feature maps with the weights (N, C) that `weights_of` gives for them and their gradient."""
+    network = _network(model, images, where)
+    target = network.last_maps(where) if layer is None else network.find(layer, where)
+    plan = network.plan(target)
+
+    def weighted(x, classes):
+        values = plan.run({0: x}, "before")
+
+        def score(features):
+            return _score(_scores(network, plan.run(values | {target: features}, "after")), classes)
+
+        value, gradient = backend.value_and_grad(score)(values[target])
+        features, gradient = ops.cast(values[target], "float32"), ops.cast(gradient, "float32")
+        cells = ops.einsum("nhwc,nc->nhw", features, weights_of(features, gradient))
+        return cells, _for_each(classes, value)
+
+    return _heatmaps(where, network, plan, weighted, images, classes, batch_size, raw)
 
 
 def _scaled(maps):

@@ -16,7 +16,10 @@ from keras import layers, ops
 
 from cvlab import boxes, classify, data
 
-LOSSES = ("l1", "iou", "giou")
+SIMILARITIES = {"iou": boxes.paired_iou, "giou": boxes.paired_giou, "diou": boxes.paired_diou,
+                "ciou": boxes.paired_ciou}  # fmt: skip
+LOSSES = ("l1", *SIMILARITIES)
+HEADS = ("votes", "dense", "deep_dense")
 
 
 def regressor(
@@ -32,7 +35,8 @@ def regressor(
     With head="votes" every cell of the feature map proposes where each side of the box lies, relative to itself, and
     says how much it is to be trusted for that side; the box is the mean of all proposals, weighted by the softmax of
     the trust. It treats every place alike, as a convolution does. With head="dense", one dense layer looks at the whole
-    map; it has to learn each place by itself.
+    map; it has to learn each place by itself. head="deep_dense" is the fair match of "votes": the same 3×3 convolutions
+    come first, so that both have about as many weights.
 
     Args:
         backbone: keras.Model without top, from pixels to feature maps.
@@ -40,7 +44,7 @@ def regressor(
         mode: of the backbone: "frozen", "fine_tune" or "scratch" (see `classify.transfer`).
         input_size: side in pixels that pictures are resized to inside the model.
         strides: of the feature maps that the box head sees, in any order; the class head sees the coarsest.
-        head: "votes" or "dense".
+        head: "votes", "dense" or "deep_dense".
 
     Returns:
         keras.Model from pixels 0–255 (N, H, W, 3) to {"box": (N, 4), fractions of the picture's sides, in order;
@@ -49,8 +53,8 @@ def regressor(
     Raises:
         ValueError: for another head or mode, or strides that the backbone doesn't have.
     """
-    if head not in ("votes", "dense"):
-        raise ValueError(f"regressor: head={head!r}, expected 'votes' or 'dense'")
+    if head not in HEADS:
+        raise ValueError(f"regressor: head={head!r}, expected one of {', '.join(HEADS)}")
     body = classify.copy_body(backbone, mode, strides)
     pixels = keras.Input((None, None, 3), name="pixels")
     maps = body(layers.Resizing(input_size, input_size, name="resize")(pixels))
@@ -74,9 +78,10 @@ def heads(shapes: Sequence, num_classes: int | None = None, head: str = "votes",
         same.append(x if x.shape[1:3] == (rows, columns) else layers.Resizing(rows, columns)(x))
     x = layers.Concatenate()(same) if len(same) > 1 else same[0]
     x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
-    if head == "votes":
+    if head != "dense":
         for _ in range(2):  # with Keras' own first weights, one seed in five learned more slowly than the others
             x = layers.Conv2D(width, 3, padding="same", activation="relu", kernel_initializer="he_normal")(x)
+    if head == "votes":
         x = layers.Conv2D(8, 1, kernel_initializer="zeros", name="votes")(x)
         flat = ops.reshape(x, (-1, rows * columns, 8))
         trust = ops.softmax(flat[..., 4:], axis=1)  # (N, cells, 4)
@@ -84,8 +89,8 @@ def heads(shapes: Sequence, num_classes: int | None = None, head: str = "votes",
         sides = ops.sum(trust * (reach + cells(rows, columns).reshape(-1, 4)), axis=1)
         outputs = {"trust": ops.reshape(trust, (-1, rows, columns, 4))}
     else:
-        x = layers.Flatten()(layers.Conv2D(32, 1, activation="relu")(x))
-        x = layers.Dense(4, kernel_initializer="zeros", name="dense")(x)
+        x = layers.Conv2D(32, 1, activation="relu")(x) if head == "dense" else x
+        x = layers.Dense(4, kernel_initializer="zeros", name="dense")(layers.Flatten()(x))
         centre, size = ops.sigmoid(x[:, :2]), ops.sigmoid(x[:, 2:])
         sides, outputs = ops.concatenate([centre - size / 2, centre + size / 2], axis=-1), {}
     first, second = sides[:, :2], sides[:, 2:]  # early in training a left side may lie right of the right one
@@ -107,19 +112,20 @@ def box_loss(true: Any, predicted: Any, kind: str = "giou") -> Any:
 
     Args:
         true, predicted: (N, 4) in any unit; for "l1" in fractions of the picture.
-        kind: "l1", the sum of the four sides' absolute errors; "iou", 1 − IoU; "giou", 1 − GIoU.
+        kind: "l1", the sum of the four sides' absolute errors; "iou", 1 − IoU; "giou", "diou" and "ciou" likewise.
 
     Returns:
         (N,) tensor.
 
-    Source: Rezatofighi et al., Generalized intersection over union, CVPR 2019, for the last two.
+    Source: Rezatofighi et al., Generalized intersection over union, CVPR 2019; Zheng et al., Distance-IoU loss, AAAI
+        2020, for the last two.
     """
     if kind not in LOSSES:
         raise ValueError(f"box_loss: kind={kind!r}, expected one of {', '.join(LOSSES)}")
     if kind == "l1":
         return ops.sum(ops.abs(ops.cast(true, "float32") - predicted), axis=-1)
     true, predicted = ops.convert_to_tensor(true), ops.convert_to_tensor(predicted)
-    return 1 - (boxes.paired_iou if kind == "iou" else boxes.paired_giou)(true, predicted)
+    return 1 - SIMILARITIES[kind](true, predicted)
 
 
 def train(

@@ -289,7 +289,7 @@ def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
     classes = whole.argmax(-1) if classes is None else np.broadcast_to(classes, len(images))
     if classes.dtype.kind not in "iu" or classes.min() < 0 or classes.max() >= whole.shape[1]:
         raise ValueError(f"{where}: classes is {classes.tolist()}, expected ints from 0 to {whole.shape[1] - 1}")
-    empty = _baseline(images, baseline, where)
+    empty = baseline_images(images, baseline, where)
     before, after = (images, empty) if where == "deletion" else (empty, images)
     ranks, share = np.stack([_ranks(heat) for heat in maps]), np.linspace(0, 1, steps + 1)
     probability, cuts = np.empty((len(images), steps + 1), np.float32), np.rint(share * ranks[0].size)
@@ -302,7 +302,11 @@ def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
     return {"share": share, "probability": probability, "area": area}
 
 
-def _baseline(images, baseline, where):
+def baseline_images(images: np.ndarray, baseline: Any, where: str) -> np.ndarray:
+    """Make the images without evidence that `deletion`, `explain.occlusion` and others compare with.
+
+    Args: images: (N, H, W, C) float32. baseline: as in `deletion`. where: the caller's name, for its errors.
+    """
     if isinstance(baseline, str) and baseline == "mean":
         baseline = images.mean(axis=(1, 2), keepdims=True)
     elif isinstance(baseline, str) and baseline == "blur":

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import io
+import os
 import re
 import sys
 import zlib
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+
+from .engine import drawings
 
 DPI = 150  # pixels of a drawn inch, which takes 100 CSS pixels in the page
 
@@ -109,16 +112,19 @@ def img(picture: Any, alt: str | None, lossless: bool | None = None, fill: bool 
     array = pixels(picture)
     height, width = array.shape[:2]
     data, scale = webp(array, lossless), max(1, round(360 / width))
-    source = "data:image/webp;base64," + base64.b64encode(data).decode()
+    source, kind = "data:image/webp;base64," + base64.b64encode(data).decode(), "dark-light"
     if is_drawing(picture):
         scale = 100 / DPI
-        drawn = _save(picture, format="svg", metadata={"Date": None}).decode() if vector else ""
+        if os.environ.get("CVLAB_FIGURES") == "strict" and (wrong := list(drawings.faults(picture))):
+            raise ValueError(f"figure: {'; '.join(wrong)}")
+        kind += "" if any(ax.images for ax in picture.axes) else " cv-chart"  # which follows a dark page
+        drawn = _save(picture, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
         if vector and len(zlib.compress(drawn.encode())) < len(data):
             drawn = re.sub(r"\s+", " ", drawn[drawn.index("<svg") :]).replace('"', "'")
             source = "data:image/svg+xml," + quote(drawn, safe=" !$&'()*+,-./:;=?@_~|[]")
     style = ("width:100%;" if fill else "max-width:100%;") + "height:auto" + ";image-rendering:pixelated" * (scale > 1)
     size = f'width="{width * scale:.0f}" height="{height * scale:.0f}" style="{style}"'
-    return f'<img class="dark-light" alt="{html.escape(alt)}" {size} src="{source}">'
+    return f'<img class="{kind}" alt="{html.escape(alt)}" {size} src="{source}">'
 
 
 def _save(drawing, **options):

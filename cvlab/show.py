@@ -18,6 +18,7 @@ STYLE = {
     "axes.edgecolor": "#767676", "grid.color": "#e3e3e3", "lines.linewidth": 2, "legend.frameon": False,
     "image.interpolation": "nearest", "image.cmap": "viridis", "svg.hashsalt": "cvlab",
 }  # fmt: skip
+PAGE_WIDTH = 800  # CSS pixels; large images are reduced to two pixels for each that their place in a page has
 
 
 class Figure(Shown):
@@ -53,6 +54,7 @@ def images(
     columns: int = 5,
     boxes: Sequence | None = None,
     box_labels: Sequence | None = None,
+    display: Sequence | None = None,
     name: str | None = None,
     lossless: bool | None = None,
 ) -> Figure:
@@ -61,6 +63,8 @@ def images(
     Args: pictures: (N, H, W, 3), (N, H, W), or N pictures of any size; uint8, bool, or float in 0…1 or 0…255.
         titles: N texts. alt: one text for the whole, or N. columns: at most so many in a row.
         boxes, box_labels: for each picture what `draw_boxes` takes, or None.
+        display: for each picture what is shown in its place, such as its large render by `Dataset.display`; None shows
+            the picture. Boxes remain in pixels of `pictures`.
     """
     shape = getattr(pictures, "shape", (len(pictures), 0, 0))
     if len(pictures) == 0 or len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4)):
@@ -68,18 +72,25 @@ def images(
             f"images: pictures has shape {shape}, expected (N, H, W, 3), (N, H, W) or a list, not one picture"
         )
     pictures, texts = list(pictures), None if isinstance(alt, str) else alt
-    for key, value in {"titles": titles, "boxes": boxes, "box_labels": box_labels, "alt": texts}.items():
+    each = {"titles": titles, "boxes": boxes, "box_labels": box_labels, "alt": texts, "display": display}
+    for key, value in each.items():
         if value is not None and len(value) != len(pictures):
             raise ValueError(f"images: {key} has {len(value)} entries, expected {len(pictures)}, one for each picture")
     whole, count, columns = caption if texts else alt, len(pictures), min(columns, len(pictures))
     require(caption=caption, alt=whole)
     tiles = []
     for i, picture in enumerate(pictures):
+        large, exact = None, lossless
+        if display is not None and display[i] is not None:
+            large = _at_most(display[i], max(320, 2 * PAGE_WIDTH // columns))
+            exact = bool(lossless) if len(large) > len(picture) else lossless
         if boxes is not None and boxes[i] is not None:
-            picture = draw_boxes(picture, boxes[i], box_labels[i] if box_labels is not None else None)
+            picture = draw_boxes(picture, boxes[i], box_labels[i] if box_labels is not None else None, large)
+        elif large is not None:
+            picture = large
         title = f'<div class="cv-title">{prose(titles[i])}</div>' if titles is not None else ""
         own = texts[i] if texts else alt if count == 1 else f"Picture {i + 1} of {count}"
-        tiles.append(f"<div>{img(picture, own, lossless, fill=count > 1)}{title}</div>")
+        tiles.append(f"<div>{img(picture, own, exact, fill=count > 1)}{title}</div>")
     cells = f"grid-template-columns:repeat(auto-fill,minmax(max(88px,(100% - {8 * columns}px)/{columns}),1fr))"
     style = f'style="display:grid;gap:8px;max-width:{328 * columns}px;margin:auto;{cells}"'
     grid = f'<div class="cv-grid" role="group" aria-label="{html.escape(whole)}" {style}>{"".join(tiles)}</div>'
@@ -201,17 +212,23 @@ def heat(values: Any, cmap: str = "viridis", low: float | None = None, high: flo
     return matplotlib.colormaps[cmap]((values - low) / (high - low or 1), bytes=True)[..., :3]
 
 
-def draw_boxes(picture: Any, boxes: Any, labels: Sequence[str] | None = None) -> np.ndarray:
+def draw_boxes(
+    picture: Any, boxes: Any, labels: Sequence[str] | None = None, display: np.ndarray | None = None
+) -> np.ndarray:
     """Draw boxes with their labels on a picture, enlarged to about 320 pixels by squares → (H, W, 3) uint8.
 
     Args: boxes: (N, 4) xyxy in pixels of `picture`, or {name: (N, 4)}, each name in its colour.
         labels: a text for each box, in order; by default the names.
+        display: (H', W', 3), what to draw on in place of `picture`, such as its large render; boxes are scaled to it.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     array, groups = pixels(picture)[..., :3], boxes if isinstance(boxes, dict) else {"": boxes}
-    scale = max(1, round(320 / max(array.shape[:2])))
-    canvas = Image.fromarray(array.repeat(scale, 0).repeat(scale, 1))
+    across = array.shape[1]  # pixels that the boxes are measured in
+    array = array if display is None else pixels(display)[..., :3]
+    enlarged = max(1, round(320 / max(array.shape[:2])))
+    canvas = Image.fromarray(array.repeat(enlarged, 0).repeat(enlarged, 1))
+    scale = canvas.width / across
     thin, size = max(1, canvas.width // 320), max(14, canvas.width // 22)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
     colours = (PALETTE[1::-1] + PALETTE[2:]) * len(groups)
@@ -238,3 +255,13 @@ def draw_boxes(picture: Any, boxes: Any, labels: Sequence[str] | None = None) ->
         draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
         draw.text(corner, label, fill="#1a1a1a", font=font)
     return np.asarray(canvas)
+
+
+def _at_most(picture, width):
+    """Reduce a picture to a width by area; a narrower one, and a drawing, stays as it is."""
+    from PIL import Image
+
+    array = pixels(picture)
+    if array.shape[1] <= width:
+        return array
+    return np.asarray(Image.fromarray(array).resize((width, round(len(array) * width / array.shape[1])), Image.BOX))

@@ -1,6 +1,6 @@
-"""Judge the maps of Grad-CAM, saliency and SmoothGrad, and of two controls, on whole test splits, for `grad_cam`.
+"""Judge the maps of seven methods, and of two controls, on whole test splits, for `grad_cam`.
 
-    python -m experiments.judge    # some minutes on two CPU cores; goes on where it stopped
+    python -m experiments.judge    # some ten minutes on two CPU cores; goes on where it stopped
 
 Two networks with a known reason: cat or dog by the eyes alone (`eyes`, test: the images in which both eyes are
 visible), and car or not on ground that says nothing (`pavement`, turned: the cars). Only images that the network gets
@@ -17,15 +17,17 @@ import numpy as np
 from cvlab import classify, data, explain, metrics
 
 from ._timing import machine, resume, write
+from .randomisation import guided
 
-SAMPLES, STEPS, TOLERANCE, RESAMPLED = 16, 10, 2, 2000
+SAMPLES, PATH, STEPS, TOLERANCE, RESAMPLED = 16, 64, 10, 2, 2000
 WEIGHTS = {"eyes": "resnet20_eyes", "cars": "resnet20_pavement_mended"}
-MAPS = ("Grad-CAM", "saliency", "SmoothGrad", "edges", "random")
+MAPS = ("Grad-CAM", "Grad-CAM++", "occlusion", "saliency", "SmoothGrad", "integrated gradients",
+        "guided backpropagation", "edges", "random")  # fmt: skip
 
 
 def plan():
     """List what is measured, a dict each."""
-    return [{"question": question, "samples": SAMPLES, "steps": STEPS} for question in WEIGHTS]
+    return [{"question": question, "samples": SAMPLES, "path": PATH, "steps": STEPS} for question in WEIGHTS]
 
 
 def load(question):
@@ -58,10 +60,18 @@ def random(images):
 
 
 def maps_of(net, images, labels):
-    """Give the maps of each method and control, by name."""
+    """Give the maps of each method and control, by name; CAM is Grad-CAM here, as pooling and a dense layer end both.
+
+    Occlusion hides a sixth of each side at a time, in steps of half of that.
+    """
+    guided_net, window = guided(net), images.shape[1] // 6
+    guided_net.set_weights(net.get_weights())
     return dict(zip(MAPS, (
-        explain.grad_cam(net, images, labels), explain.saliency(net, images, labels),
-        explain.smooth_grad(net, images, labels, SAMPLES), edges(images), random(images))))  # fmt: skip
+        explain.grad_cam(net, images, labels), explain.grad_cam_plus_plus(net, images, labels),
+        explain.occlusion(net, images, labels, window, window // 2),
+        explain.saliency(net, images, labels), explain.smooth_grad(net, images, labels, SAMPLES),
+        explain.integrated_gradients(net, images, labels, PATH),
+        explain.saliency(guided_net, images, labels), edges(images), random(images))))  # fmt: skip
 
 
 def interval(values, seed=0):

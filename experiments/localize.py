@@ -1,4 +1,4 @@
-"""Measure the lesson on localization in full: the toybox with both heads and three losses, and raccoons on photographs.
+"""Measure the lesson on localization in full: the toybox with three heads and five losses, and raccoons on photographs.
 
     python -m experiments.localize  # 15 minutes on two CPU cores; resumable; writes results/localize.json
 
@@ -25,6 +25,7 @@ def plan(seeds):
     choices += [FULL | {"learning_rate": rate} for rate in (1e-3, 2e-3, 4e-3)]
     runs = [giou | choice for choice in choices]
     kinds = [("votes", "giou"), ("votes", "iou"), ("votes", "l1"), ("dense", "giou")]
+    kinds += [("votes", "diou"), ("deep_dense", "giou"), ("votes", "ciou")]
     test = giou | FULL | {"split": "test"}
     runs += [test | {"head": head, "loss": loss, "seed": seed} for head, loss in kinds for seed in range(seeds)]
     raccoon = test | {"data": "raccoon", "split": "val", "input_size": 224, "steps": 200, "batch_size": 32}

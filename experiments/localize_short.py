@@ -1,8 +1,8 @@
-"""Measure the short trainings of the lesson on localization over three seeds: two box heads, and a start in a corner.
+"""Measure the short trainings of the lesson on localization over three seeds: box heads, and a start in a corner.
 
     python -m experiments.localize_short  # two minutes on two CPU cores; resumable; writes results/localize_short.json
 
-From the middle, both heads are trained on all images and judged on `val`. From the corner, a dense head begins with a
+From the middle, three heads are trained on all images and judged on `val`. From the corner, a dense head begins with a
 small box there, and is trained on the images whose toy that box does not meet, or on all. The lesson trains the first
 seed and shows all.
 """
@@ -20,12 +20,19 @@ FIXED = {"input_size": SIDE, "learning_rate": 2e-3, "batch_size": 32}
 PLAN = [
     {"start": "middle", "head": head, "loss": "giou", "images": "all", "split": "val", "seed": seed, "steps": 100}
     | FIXED
-    for head in ("dense", "votes")
+    for head in ("dense", "votes", "deep_dense")
     for seed in range(3)
 ] + [
     {"start": "corner", "head": "dense", "loss": loss, "images": images, "split": "test", "seed": seed, "steps": 50}
     | FIXED
-    for loss, images in (("giou", "away"), ("l1", "away"), ("iou", "away"), ("iou", "all"))
+    for loss, images in (
+        ("giou", "away"),
+        ("l1", "away"),
+        ("iou", "away"),
+        ("iou", "all"),
+        ("diou", "away"),
+        ("ciou", "away"),
+    )
     for seed in range(3)
 ]
 
@@ -36,7 +43,7 @@ def main():
     parts = {split: localize.load("objects", split, size=SIDE) for split in {"train", *(run["split"] for run in todo)}}
     train, num_classes = parts["train"], len(parts["train"].class_names)
     backbone = classify.efficientnet_lite0(include_top=False)
-    models = {head: localize.regressor(backbone, num_classes, "frozen", SIDE, head=head) for head in ("dense", "votes")}
+    models = {head: localize.regressor(backbone, num_classes, "frozen", SIDE, head=head) for head in localize.HEADS}
     cached = {split: localize.maps(models["dense"], part.images) for split, part in parts.items()}
     for run in todo:
         model, maps, test = models[run["head"]], cached["train"], parts[run["split"]]

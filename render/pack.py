@@ -107,6 +107,11 @@ def archive(part: str, counts: dict[str, int]) -> bytes:
             "annotations": boxes,
         }
         files[f"{split}.json"] = json.dumps(coco, separators=(",", ":")).encode()
+    return zipped(files)
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """Put files into a zip file: stored, in order, without dates."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as z:
         for name in sorted(files):
@@ -263,7 +268,8 @@ def card(folder: Path) -> None:
     path = folder / "README.md"
     before, rest = path.read_text().split("<!-- measured -->")
     _, after = rest.split("<!-- /measured -->")
-    sizes = "".join(f"| `{p}.zip` | {(folder / f'{p}.zip').stat().st_size / 1e6:.2f} |\n" for p in render.COUNTS)
+    archives = (folder / f"{name}.zip" for name in (*render.COUNTS, "display"))
+    sizes = "".join(f"| `{path.name}` | {path.stat().st_size / 1e6:.2f} |\n" for path in archives)
     measured = f"{statistics(folder)}\n\n| archive | MB |\n| --- | --- |\n{sizes}"
     text = f"{before}<!-- measured -->\n{measured}<!-- /measured -->{after}"
     render._save(path, lambda f: f.write(text.encode()))

@@ -14,7 +14,7 @@ import sys
 import time
 import zlib
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -44,6 +44,8 @@ COUNTS = {
 # Rendered when asked for by name and not packed: what a recipe learns from beyond the archives
 LOOSE = {"scenes": {"more": 1000}}
 SPP = {"objects": 16, "scenes": 12, "duck": 12, "eyes": 16, "pavement": 12}  # samples a pixel of the light
+LARGE = 640  # pixels across the images that figures show, rendered again from the same seeds
+LARGE_SPP = 6  # fewer, as the denoiser has more pixels to average
 GUIDE_SPP = 4  # and of the colours and normals that lead the denoiser
 GUIDES = {"type": "aov", "aovs": "albedo:albedo,normal:sh_normal"}
 # Shapes and textures are drawn anew for each of these, so that no test shape is a train shape
@@ -284,7 +286,14 @@ class Shot:
                 np.array(mi.render(self.scene, sensor=look, integrator=mi.load_dict(integrator), seed=self.seed, spp=n))
             )
         rgb, guides = passes[0][..., :3], np.nan_to_num(passes[1][..., -6:])
-        return stage.denoise(rgb, guides[..., :3], guides[..., 3:])
+        passes = stage.WIDE_PASSES if self.size == LARGE else stage.ONE_PASS
+        return stage.denoise(rgb, guides[..., :3], guides[..., 3:], passes)
+
+    def enlarged(self, size: int) -> Shot:
+        """Give the same scene in another size. The masks are taken anew."""
+        large = Shot(self.pieces, self.stage, size, self.seed)
+        large.swap = self.swap
+        return large
 
 
 def visible_enough(shot: Shot, count: int, least: int = 40, share: float = 0.18) -> None:
@@ -507,8 +516,12 @@ def is_pair(part: str, split: str) -> bool:
     return part == "eyes" and not split.startswith("mended")
 
 
-def pictures(part: str, split: str, i: int, spp: int | None = None) -> list[dict]:
+def pictures(part: str, split: str, i: int, spp: int | None = None, large: bool = False) -> list[dict]:
     """Render picture i, or, where pictures come in pairs, the pair i, i + 1.
+
+    Args:
+        large: render them at 640 pixels. What is in them is still drawn, and refused, at the part's size, so that it is
+            the same.
 
     Returns: for each `image` (S, S, 3), `instances`, `parts`, `semantic` (S, S), all uint8, and `meta`.
     """
@@ -520,7 +533,10 @@ def pictures(part: str, split: str, i: int, spp: int | None = None) -> list[dict
         break
     else:
         raise RuntimeError(f"{part}/{split}/{i}: no layout found in 80 tries")
-    spp = spp or SPP[part]
+    spp = spp or (LARGE_SPP if large else SPP[part])
+    margin = 5  # pixels around the eyes that the denoiser may look at
+    if large:
+        shot, margin = shot.enlarged(LARGE), margin * LARGE // shot.size
     radiance = shot.light(spp)
     exposure = stage.exposure_for(radiance, float(generator("exposure", part, split, i).uniform(0.12, 0.20)))
     meanings = np.array([0, *(2 + toys.CLASSES.index(t["class"]) for t in toys_in)], np.uint8)
@@ -536,8 +552,8 @@ def pictures(part: str, split: str, i: int, spp: int | None = None) -> list[dict
     eyes = shot.parts == toys.PARTS.index("eye")
     if eyes.any():
         rows, columns = np.nonzero(eyes)
-        y, x = max(rows.min() - 5, 0), max(columns.min() - 5, 0)
-        high, wide = min(rows.max() + 6, shot.size) - y, min(columns.max() + 6, shot.size) - x
+        y, x = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
+        high, wide = min(rows.max() + margin + 1, shot.size) - y, min(columns.max() + margin + 1, shot.size) - x
         dogs = [replace(p, paint=shot.swap.get(p.name.split("_", 2)[2], p.paint)) for p in shot.pieces]
         window = np.s_[y : y + high, x : x + wide]
         light = Shot(dogs, shot.stage, shot.size, shot.seed).light(spp, (x, y, wide, high))
@@ -549,8 +565,8 @@ def pictures(part: str, split: str, i: int, spp: int | None = None) -> list[dict
 # Command line
 
 
-def picture_file(part: str, split: str, i: int) -> Path:
-    return BUILD / part / split / f"{i:05d}.npz"
+def picture_file(part: str, split: str, i: int, large: bool = False) -> Path:
+    return BUILD / ("display" if large else "") / part / split / f"{i:05d}.npz"
 
 
 def start() -> None:
@@ -563,33 +579,34 @@ def start() -> None:
     drjit.set_thread_count(1)
 
 
-def _work(job: tuple[str, str, int]) -> float:
+def _work(job: tuple[str, str, int], large: bool) -> float:
     part, split, i = job
     began = time.process_time()
-    for k, shown in enumerate(pictures(part, split, i)):
+    for k, shown in enumerate(pictures(part, split, i, large=large)):
         meta = np.frombuffer(json.dumps(shown.pop("meta"), sort_keys=True).encode(), np.uint8)
         _save(
-            picture_file(part, split, i + k),
+            picture_file(part, split, i + k, large),
             lambda f, shown=shown, meta=meta: np.savez_compressed(f, meta=meta, **shown),
         )
     return time.process_time() - began
 
 
-def render(jobs: list[tuple[str, str, int]], workers: int) -> None:
-    """Render what isn't there yet, saying how far it is."""
+def render(jobs: list[tuple[str, str, int]], workers: int, large: bool = False) -> None:
+    """Render what isn't there yet, saying how far it is; in order of `jobs` where they are large."""
     step = {(p, s): 2 if is_pair(p, s) else 1 for p, s, _ in jobs}
     starts = list(dict.fromkeys((p, s, i - i % step[p, s]) for p, s, i in jobs))
     # Splits side by side, so that what is there at any time is a fair sample
-    starts.sort(key=lambda j: (list(COUNTS).index(j[0]), j[2] / pictures_in(j[0], j[1])))
-    todo = [j for j in starts if not all(picture_file(j[0], j[1], j[2] + k).exists() for k in range(step[j[:2]]))]
+    if not large:
+        starts.sort(key=lambda j: (list(COUNTS).index(j[0]), j[2] / pictures_in(j[0], j[1])))
+    todo = [j for j in starts if not all(picture_file(*j[:2], j[2] + k, large).exists() for k in range(step[j[:2]]))]
     print(f"{len(starts) - len(todo)} there, {len(todo)} to render", flush=True)
     if not todo:
         return
     began, spent = time.time(), 0.0
     with get_context("spawn").Pool(workers, start) as pool:
-        for done, seconds in enumerate(pool.imap_unordered(_work, todo), 1):
+        for done, seconds in enumerate(pool.imap_unordered(partial(_work, large=large), todo), 1):
             spent += seconds
-            if done % 20 == 0 or done == len(todo):
+            if large or done % 20 == 0 or done == len(todo):
                 left = (time.time() - began) / done * (len(todo) - done)
                 print(
                     f"{done}/{len(todo)}  {spent / done:.2f} s of processor each, {left / 60:.0f} min left", flush=True
@@ -598,7 +615,7 @@ def render(jobs: list[tuple[str, str, int]], workers: int) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Render and pack the toybox.")
-    parser.add_argument("action", nargs="?", default="render", choices=["render", "pack", "sheet", "card"])
+    parser.add_argument("action", nargs="?", default="render", choices=["render", "pack", "sheet", "card", "display"])
     parser.add_argument("--part", choices=list(COUNTS), action="append", help="default: all parts")
     parser.add_argument("--split", action="append", help="default: all that are packed")
     parser.add_argument("--only", help="numbers of pictures, such as 3,17")
@@ -617,6 +634,11 @@ def main(argv: list[str] | None = None) -> None:
     ]
     if given.action == "render":
         render(jobs, given.workers)
+    elif given.action == "display":
+        import display
+
+        render(display.jobs(), given.workers, large=True)
+        display.pack(given.output)
     elif given.action == "pack":
         import pack
 

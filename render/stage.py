@@ -570,32 +570,57 @@ def exposure_for(radiance: np.ndarray, target: float) -> float:
     return float(min(target / max(middle, 1e-3), 1.0 / max(np.percentile(y, 96), 1e-3)))
 
 
-def denoise(radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int = 3) -> np.ndarray:
+ONE_PASS = ((3, 1, 0.06, 1),)
+# For large images: each pass reaches further and is led by less noise, so it may look at smaller differences
+WIDE_PASSES = ((2, 1, 0.5, 3), (2, 2, 0.2, 2), (2, 4, 0.1, 1))
+
+
+def denoise(radiance: np.ndarray, albedo: np.ndarray, normal: np.ndarray, passes: tuple = ONE_PASS) -> np.ndarray:
     """Smooth the light but not the colours: a bilateral filter on radiance / albedo, led by albedo and normals.
 
-    Args: all (H, W, 3), linear; albedo and normal hold next to no noise.
+    Args:
+        radiance, albedo, normal: (H, W, 3), linear; albedo and normal hold next to no noise.
+        passes: for each, how many neighbours on either side are averaged, how many pixels they are apart, the squared
+            difference of their light (log) at which they count 1/e, and how often the light that this is measured on
+            is blurred. Several passes make a wide filter of few neighbours.
+
+    Source: H. Dammertz et al., "Edge-Avoiding À-Trous Wavelet Transform for fast Global Illumination Filtering", 2010.
     """
     a = np.clip(albedo, 0, 1) + 0.03
     light = (radiance / a).astype(np.float32)
     # A lone pixel far brighter than its neighbours is a path that met a lamp by chance
     around = np.median(_neighbours(light.sum(-1)), axis=0)
     light *= np.minimum(1, 3 * (around + 0.05) / np.maximum(light.sum(-1), 1e-6))[..., None]
-    guide = np.log(1e-2 + _blur(light))
+    for each in passes:
+        light = _smooth(light, albedo, normal, *each)
+    return light * a
+
+
+def _smooth(
+    light: np.ndarray, albedo: np.ndarray, normal: np.ndarray, reach: int, stride: int, contrast: float, blurs: int
+) -> np.ndarray:
+    """Average each pixel's light with that of like neighbours, `stride` pixels apart."""
+    guide = light
+    for _ in range(blurs):
+        guide = _blur(guide)
+    guide = np.log(1e-2 + guide)
     total, weights = np.zeros_like(light), np.zeros(light.shape[:2], np.float32)
     h, w = weights.shape
-    pad = [(reach, reach), (reach, reach), (0, 0)]
+    far = reach * stride
+    pad = [(far, far), (far, far), (0, 0)]
     lights, guides, albedos, normals = (
         np.pad(x.astype(np.float32), pad, mode="edge") for x in (light, guide, albedo, normal)
     )
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
-            window = np.s_[reach + dy : reach + dy + h, reach + dx : reach + dx + w]
-            apart = ((guides[window] - guide) ** 2).sum(-1) / 0.06
+            y, x = far + dy * stride, far + dx * stride
+            window = np.s_[y : y + h, x : x + w]
+            apart = ((guides[window] - guide) ** 2).sum(-1) / contrast
             apart += ((albedos[window] - albedo) ** 2).sum(-1) / 0.02 + ((normals[window] - normal) ** 2).sum(-1) / 0.05
             weight = np.exp(-apart - (dx * dx + dy * dy) / 5.0)
             total += weight[..., None] * lights[window]
             weights += weight
-    return total / weights[..., None] * a
+    return total / weights[..., None]
 
 
 def _neighbours(x: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import threading
 from cvlab import run
 
 ROOT = run.book_root()
-PACKAGED = ("pyproject.toml", "README.md", "LICENSE*", "cvlab/**/*.py", "experiments/results/*.json", "data/*.*")
+PACKAGED = ("pyproject.toml", "README.md", "LICENSE*", "cvlab/**/*.py", "cvlab/controls/*",
+            "experiments/results/*.json", "data/*.*")  # fmt: skip
 
 
 def command(*arguments, cwd, **environment):

@@ -305,3 +305,16 @@ def test_nothing_half_written_is_left_when_the_disk_is_full(book, monkeypatch):
         book.execute_chapters("quick")
     assert (book.STAGE / "chapters" / "one.ipynb").read_bytes() == before
     assert not [name for name in os.listdir(book.STAGE / "chapters") if "partial" in name]
+
+
+def test_an_instructors_copy_has_no_solutions_and_the_chapters_keep_theirs(book):
+    text = "Exercise 1.\n\n:::{dropdown} Solution\n`answer = 4`\n:::\n\nExercise 2."
+    path = run.book_root() / "chapters" / "one.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(new_markdown_cell(text))
+    nbformat.write(notebook, path)
+    assert book.execute_chapters("quick")
+    book.leave_out_solutions()
+    staged = nbformat.read(book.staged_path("one"), as_version=4)
+    assert staged.cells[-1].source == "Exercise 1.\n\n\nExercise 2."
+    assert "answer = 4" in path.read_text(encoding="utf-8")

@@ -209,12 +209,36 @@ def test_giou_of_disjoint_boxes_falls_with_their_distance():
     assert (np.diff(generalized) < 0).all() and (generalized < 0).all() and (generalized > -1).all()
 
 
+PAIRED = (boxes.paired_iou, boxes.paired_giou, boxes.paired_diou, boxes.paired_ciou)
+
+
+def test_diou_by_hand():
+    """IoU 4 / 20; the centres are (2, 1) apart, the hull is 6×4."""
+    assert boxes.paired_diou([[0, 0, 4, 3]], [[2, 1, 6, 4]])[0] == pytest.approx(0.2 - 5 / 52, abs=1e-6)
+    assert boxes.paired_diou([[0, 0, 1, 1]], [[3, 0, 4, 1]])[0] == pytest.approx(-9 / 17, abs=1e-6)
+
+
+def test_ciou_is_diou_for_boxes_of_one_shape_and_less_for_others():
+    small, large = np.array([[0, 0, 2, 1]]), np.array([[0, 0, 8, 4]])
+    np.testing.assert_allclose(boxes.paired_ciou(small, large), boxes.paired_diou(small, large), atol=1e-6)
+    tall = [[0, 0, 4, 8]]  # IoU 16 / 48, centres 8 apart squared, hull 8×8
+    v = 4 / np.pi**2 * (np.arctan(2) - np.arctan(0.5)) ** 2
+    wanted = 1 / 3 - 8 / 128 - v * v / (1 - 1 / 3 + v)
+    assert boxes.paired_ciou(large, tall)[0] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_all_paired_measures_are_one_for_equal_boxes():
+    found = scattered(40)
+    for measure in PAIRED:
+        np.testing.assert_allclose(measure(found, found), 1, atol=1e-5)
+
+
 @pytest.mark.contract
 @given(arrays())
 def test_tensors_are_measured_as_arrays_are(found):
     other = found[::-1].copy()
     a, b = ops.convert_to_tensor(found), ops.convert_to_tensor(other)
-    for measure in (boxes.iou, boxes.giou, boxes.paired_iou, boxes.paired_giou):
+    for measure in (boxes.iou, boxes.giou, *PAIRED):
         result = measure(a, b)
         assert not isinstance(result, np.ndarray)
         np.testing.assert_allclose(numpy_of(result), measure(found, other), atol=1e-6)
@@ -245,7 +269,7 @@ def test_giou_has_a_gradient_where_iou_has_none():
 @pytest.mark.contract
 def test_gradients_agree_with_central_differences():
     a, b = np.array([[10, 20, 60, 50], [0, 0, 30, 30]]), np.array([[20, 10, 90, 45], [50, 20, 70, 60]])
-    for measure in (boxes.paired_iou, boxes.paired_giou):
+    for measure in (boxes.paired_iou, boxes.paired_giou, boxes.paired_diou):
         found = gradient(measure, a, b)
         for index in np.ndindex(found.shape):
             step = np.zeros(found.shape)
@@ -257,7 +281,7 @@ def test_gradients_agree_with_central_differences():
 @pytest.mark.contract
 def test_gradients_of_boxes_without_area_are_finite():
     flat, true = [[5, 5, 5, 5], [0, 0, 0, 9], [5, 5, 5, 5]], [[5, 5, 5, 5], [0, 0, 0, 9], [0, 0, 10, 10]]
-    for measure, predicted in itertools.product((boxes.paired_iou, boxes.paired_giou), (flat, true)):
+    for measure, predicted in itertools.product(PAIRED, (flat, true)):
         assert np.isfinite(gradient(measure, predicted, flat if predicted is true else true)).all()
         assert np.isfinite(gradient(measure, predicted, predicted)).all()
 

@@ -615,3 +615,18 @@ def test_a_copy_of_a_known_network_gives_the_same_maps(name):
     options = {"include_preprocessing": True} if name.startswith(("EfficientNetV2", "MobileNetV3", "ConvNeXt")) else {}
     model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(96, 96, 3), **options)
     assert_same_maps(with_statistics(model), classify.copy_body(model), 96)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "fine_tune", "scratch"])
+def test_a_new_head_gives_all_classes_alike_unless_the_body_is_new_too(small_backbone, mode):
+    backend.set_seed(0)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    alike = np.allclose(classify.transfer(small_backbone, 4, mode).predict_on_batch(images), 0.25, atol=1e-6)
+    assert alike == (mode != "scratch")
+
+
+def test_a_copied_body_keeps_its_name_unless_it_gets_another(small_backbone):
+    assert classify.copy_body(small_backbone).name == small_backbone.name
+    assert classify.copy_body(small_backbone, name="body").name == "body"
+    assert classify.copy_body(small_backbone, strides=(2, 8)).name == small_backbone.name
+    assert classify.copy_body(small_backbone, strides=(2, 8), name="body").name == "body"

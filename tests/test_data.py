@@ -1,5 +1,6 @@
 """Datasets: what is loaded is what lies in the archive, and what is wrong is said in one line."""
 
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -89,6 +90,33 @@ def test_no_base_part_knows_the_duck(name):
 def test_each_of_the_five_duck_pictures_shows_one():
     ducks = data.load("duck", "train")
     assert len(ducks) == 5 and all(ducks.class_names.index("duck") in labels for labels in ducks.labels)
+
+
+def test_only_keeps_the_boxes_of_the_classes_asked_for_and_numbers_them_in_that_order():
+    part = data.load("scenes", "test", limit=20)
+    some = part.only(["mug", "ball"])
+    assert some.class_names == ("mug", "ball") and len(some) == 20
+    for own, labels, every, names in zip(some.boxes, some.labels, part.boxes, part.labels, strict=True):
+        for new, name in enumerate(some.class_names):
+            kept = every[names == part.class_names.index(name)]
+            assert np.array_equal(own[labels == new], kept)
+    assert sum(map(len, some.boxes)) > 0
+
+
+def test_only_follows_in_the_boxes_that_scores_ignore():
+    part = data.load("scenes", "test", limit=2)
+    crowd = [np.float32([[0, 0, 9, 9]])] * 2
+    extras = {"crowd_boxes": crowd, "crowd_labels": [np.array([1]), np.array([0])]}
+    some = dataclasses.replace(part, extras=extras).only([part.class_names[1]])
+    assert [len(own) for own in some.extras["crowd_boxes"]] == [1, 0]
+    assert some.extras["crowd_labels"][0].tolist() == [0]
+
+
+def test_only_refuses_an_unknown_class_and_data_with_one_class_an_image():
+    with pytest.raises(ValueError, match=r"only: class_names has 'zebra', expected some of ball, "):
+        data.load("scenes", "test", limit=1).only(["zebra"])
+    with pytest.raises(ValueError, match=r"only: objects has one class an image"):
+        data.load("objects", "val", limit=1).only(["dog"])
 
 
 def test_few_draws_so_many_of_each_class_and_smaller_draws_are_part_of_larger():
@@ -717,3 +745,86 @@ def test_an_archive_that_is_not_cifar_10_is_named(tmp_path):
 def test_splits_pass_errors_on_that_have_nothing_to_do_with_val():
     with pytest.raises(ValueError, match="unknown|is not|not a"):
         data.splits("objects", classes=["unicorn"])
+
+
+# The toybox at 640 pixels, as figures show it
+
+
+def close(render, image):
+    """Tell whether a render, averaged over the pixels of an image, is that image."""
+    side = len(image)
+    reduced = Image.fromarray(render).resize((side, side), Image.Resampling.BOX)
+    return np.abs(np.asarray(reduced) - image.astype(float)).mean() < 15
+
+
+def test_display_gives_the_large_render_of_an_image():
+    image = data.display("scenes/test", 21)
+    assert (image.shape, image.dtype) == ((640, 640, 3), np.uint8)
+    assert close(image, data.load("scenes", "test", limit=22).images[21])
+
+
+def test_display_names_what_is_rendered_where_something_is_not():
+    with pytest.raises(ValueError, match="display: index=249 of scenes/test is not rendered at 640 .* 21, 22"):
+        data.display("scenes/test", 249)
+    with pytest.raises(ValueError, match="display: no image of 'cifar10/test' is rendered at 640 .*scenes/test"):
+        data.display("cifar10/test", 0)
+
+
+def test_a_dataset_displays_its_renders_and_its_own_images_where_there_are_none():
+    scenes = data.load("scenes", "test", limit=100)
+    shown = scenes.display([21, 99, 0])
+    assert [image.shape for image in shown] == [(640, 640, 3), (160, 160, 3), (640, 640, 3)]
+    assert (shown[0] == data.display("scenes/test", 21)).all() and (shown[1] == scenes.images[99]).all()
+    assert [len(image) for image in scenes.take([34, 98]).display()] == [640, 160]
+    assert [len(image) for image in scenes.display([21, 99], size=320)] == [320, 160]
+
+
+def test_subsets_of_a_dataset_display_their_own_images():
+    train, val, test = data.splits("eyes", size=32)
+    subsets = [test.take([5, 1]).take([1]), test.few(40, seed=1), data.load("eyes", "test", classes=["dog"]),
+               data.load("eyes", "test", limit=4), val, data.load("scenes", "test", size=64).take([1])]  # fmt: skip
+    for subset in subsets:
+        renders = [image for image in subset.display() if len(image) == 640]
+        assert subset is val or renders
+        for i, image in enumerate(subset.display()):
+            assert len(image) != 640 or close(image, subset.images[i]), subset
+    assert (subsets[0].index.tolist(), subsets[0].origin) == ([1], "eyes/test")
+    assert val.origin == "eyes/train" and len(set(val.index) | set(train.index)) == 400
+
+
+def test_an_image_that_was_changed_is_displayed_as_it_is():
+    scenes = data.load("scenes", "test", limit=22).take([21, 0])
+    flipped = dataclasses.replace(scenes, images=scenes.images[:, :, ::-1])
+    assert (flipped.display()[0] == flipped.images[0]).all()
+    doubled = dataclasses.replace(scenes, images=np.concatenate([scenes.images] * 2))
+    assert [len(image) for image in doubled.display()] == [160] * 4 and (doubled.index == -1).all()
+
+
+def test_data_of_your_own_are_displayed_as_they_are(image_folder, monkeypatch):
+    monkeypatch.setattr(files, "opened", {})
+    loaded = data.load("folder", "train", path=image_folder)
+    assert all((shown == image).all() for shown, image in zip(loaded.display(), loaded.images, strict=True))
+    assert files.opened == {}, "no archive was needed"
+
+
+def test_without_the_archive_of_renders_figures_show_the_small_images_and_say_so(monkeypatch):
+    scenes = data.load("scenes", "test", limit=1)
+    monkeypatch.setattr(data, "DISPLAY", "toybox/elsewhere.zip")
+    with pytest.warns(UserWarning, match="figures show the small images .*toybox/elsewhere.zip"):
+        assert (scenes.display()[0] == scenes.images[0]).all()
+    with pytest.raises(data.DataUnavailable, match="toybox/elsewhere.zip"):
+        data.display("scenes/test", 0)
+
+
+def test_the_renders_load_as_a_dataset_with_boxes_and_masks_at_their_size():
+    large, small = data.load("duck", "train", display=True), data.load("duck", "train")
+    assert large.images.shape == (5, 640, 640, 3) and large.masks.shape == (5, 640, 640)
+    for i, number in enumerate(large.index):
+        assert (large.display()[i] == data.display("duck/train", number)).all()
+        np.testing.assert_allclose(large.boxes[i] / 4, small.boxes[number], atol=2)
+        assert (large.labels[i] == small.labels[number]).all()
+        for k, (left, top, right, bottom) in enumerate(large.boxes[i].astype(int), 1):
+            rows, columns = np.nonzero(large.instances[i] == k)
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (left, top, right, bottom)
+    with pytest.raises(ValueError, match="load: no image of 'objects/val' is rendered at 640 pixels"):
+        data.load("objects", "val", display=True)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import layers, ops
 
-from cvlab import backend, classify, explain
+from cvlab import backend, classify, explain, metrics
 
 SIDE = (20, 28)  # height and width differ, so that a swap shows
 
@@ -456,13 +456,98 @@ def test_smooth_grad_explains_the_class_of_the_picture_without_noise(pictures):
     np.testing.assert_array_equal(named, found)
 
 
+# Integrated gradients, occlusion and Grad-CAM++
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("baseline", [0, "mean", "blur"])
+def test_integrated_gradients_sum_to_what_the_logit_gains_from_the_baseline(baseline, pictures):
+    model = small_cnn()
+    start = metrics.baseline_images(pictures, baseline, "test")
+    gained = logits_by_hand(model, pictures)[:, 1] - logits_by_hand(model, start)[:, 1]
+    shares = explain.integrated_gradients(model, pictures, 1, steps=128, baseline=baseline, raw=True)
+    np.testing.assert_allclose(shares.sum(axis=(1, 2, 3)), gained, atol=0.01 * np.abs(gained).max())
+
+
+@pytest.mark.contract
+def test_integrated_gradients_are_the_mean_gradient_on_the_way_times_the_way(pictures):
+    model, middles = shared(), (np.arange(6) + 0.5) / 6
+    slopes = [explain.saliency(model, 50 + middle * (pictures - 50), 2, raw=True) for middle in middles]
+    expected = np.mean(slopes, axis=0) * (pictures - 50)
+    for batch_size in (1, 4, 7, 64):  # a picture, some points of the way, or all of them at a time
+        shares = explain.integrated_gradients(model, pictures, 2, 6, 50, batch_size=batch_size, raw=True)
+        np.testing.assert_allclose(shares, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_integrated_gradients_of_a_linear_model_are_its_terms(pictures):
+    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Flatten(), layers.Dense(2)])
+    terms = pictures * model.layers[-1].get_weights()[0][:, 1].reshape(pictures.shape[1:])
+    shares = explain.integrated_gradients(model, pictures, 1, steps=1, raw=True)
+    np.testing.assert_allclose(shares, terms, atol=1e-5 * np.abs(terms).max())
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(("window", "stride"), [(8, 4), (7, 5), (20, 20)])
+def test_occlusion_equals_a_plain_loop(window, stride, pictures):
+    model = shared()
+    score = logits_by_hand(model, pictures)[:, 2]
+    total, count = np.zeros((2, *pictures.shape[:3]))
+    for y in [*range(0, SIDE[0] - window, stride), SIDE[0] - window]:
+        for x in [*range(0, SIDE[1] - window, stride), SIDE[1] - window]:
+            hidden, place = pictures.copy(), np.s_[:, y : y + window, x : x + window]
+            hidden[place] = pictures.mean(axis=(1, 2))[:, None, None]
+            total[place] += (score - logits_by_hand(model, hidden)[:, 2])[:, None, None]
+            count[place] += 1
+    maps = explain.occlusion(model, pictures, 2, window, stride, raw=True)
+    np.testing.assert_allclose(maps, total / count, atol=1e-4 * np.abs(total / count).max())
+
+
+@pytest.mark.contract
+def test_occlusion_of_one_output_falls_for_one_class_where_it_rises_for_the_other(pictures):
+    model = pooled(layers.Conv2D(4, 3, activation="relu"), classes=1)
+    for_one, for_other = (explain.occlusion(model, pictures, k, 8, 8, raw=True) for k in (0, 1))
+    np.testing.assert_allclose(for_one, -for_other, atol=1e-5)
+    assert np.abs(for_one).max() > 1e-3
+
+
+@pytest.mark.contract
+def test_grad_cam_plus_plus_has_the_weights_of_its_formula(pictures):
+    model = small_cnn(pooling=layers.Flatten)  # the gradient differs from cell to cell
+    features = feature_maps(model, "second", pictures)  # A
+    gradient = model.layers[-1].get_weights()[0][:, 2].reshape(features.shape[1:])
+    score = logits_by_hand(model, pictures)[:, 2]
+    factor = np.exp(score - score.max()).reshape(-1, 1, 1, 1)  # Y = exp(S), up to a constant
+    first, second, third = (factor * gradient**power for power in (1, 2, 3))  # derivatives of Y
+    alpha = second / (2 * second + features.sum(axis=(1, 2), keepdims=True) * third)  # eq. 19
+    weights = (alpha * np.maximum(first, 0)).sum(axis=(1, 2))  # eq. 5
+    expected = np.stack([enlarged(own, SIDE) for own in np.einsum("nhwc,nc->nhw", features, weights)])
+    raw = explain.grad_cam_plus_plus(model, pictures, 2, layer="second", raw=True)
+    np.testing.assert_allclose(raw * factor[..., 0], expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_steps_windows_and_baselines_that_make_no_sense_are_named(pictures):
+    with pytest.raises(ValueError, match="steps=0, expected an integer from 1 on"):
+        explain.integrated_gradients(shared(), pictures, steps=0)
+    for options in ({"window": 21}, {"window": 0, "stride": 0}, {"window": 4, "stride": 5}, {"stride": 1.5}):
+        with pytest.raises(
+            ValueError, match=r"window=.* and stride=.*, expected integers with 1 ≤ stride ≤ window ≤ 20"
+        ):
+            explain.occlusion(shared(), pictures, **options)
+    for method in (explain.integrated_gradients, explain.occlusion):
+        with pytest.raises(ValueError, match="baseline='grey', expected 'mean', 'blur', a number or pictures"):
+            method(shared(), pictures, baseline="grey")
+
+
 # What all methods have in common
 
 METHODS = {
     "cam": explain.cam,
     "grad_cam": explain.grad_cam,
+    "grad_cam_plus_plus": explain.grad_cam_plus_plus,
     "saliency": explain.saliency,
     "smooth_grad": lambda *args, **options: explain.smooth_grad(*args, samples=3, **options),
+    "integrated_gradients": lambda *args, **options: explain.integrated_gradients(*args, steps=3, **options),
+    "occlusion": lambda *args, **options: explain.occlusion(*args, window=6, stride=5, **options),
 }
 
 
@@ -709,7 +794,8 @@ def test_of_one_output_the_more_probable_class_is_explained(end, method, picture
         np.testing.assert_array_equal(explain.predicted_classes(model, pictures), predicted)
         found, *both = (method(model, pictures, classes, raw=True) for classes in (None, 0, 1))
         np.testing.assert_array_equal(found, both[predicted])
-        np.testing.assert_allclose(both[0], -both[1], atol=1e-6 * np.abs(found).max())
+        if method is not explain.grad_cam_plus_plus:  # which takes positive gradients alone
+            np.testing.assert_allclose(both[0], -both[1], atol=1e-6 * np.abs(found).max())
         assert np.abs(found).max() > 0
         with pytest.raises(ValueError, match="classes is 2, expected None, an int or 3 ints, from 0 to 1"):
             method(model, pictures, 2)
@@ -860,17 +946,18 @@ def test_saliency_and_grad_cam_are_those_of_a_gradient_tape(name):
 @pytest.mark.contract
 def test_an_explanation_follows_the_weights(method, pictures):
     model = small_cnn()
-    before = method(model, pictures, 1)
+    before = method(model, pictures, 1, raw=True)
     model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
     for layer in model.layers:
         layer.trainable = True
     for _ in range(3):
         model.train_on_batch(pictures, np.array([0, 1, 2]))
-    after = method(model, pictures, 1)
-    assert np.abs(after - before).max() > 0.01
+    after = method(model, pictures, 1, raw=True)
+    assert np.abs(after - before).max() > 0.01 * np.abs(before).max()
     twin = small_cnn()  # never explained before
     twin.set_weights(model.get_weights())
-    np.testing.assert_allclose(after, method(twin, pictures, 1), atol=1e-5)
+    again = method(twin, pictures, 1, raw=True)
+    np.testing.assert_allclose(after, again, atol=1e-5 * max(1, np.abs(after).max()))
 
 
 def test_an_explanation_follows_an_activation_that_is_exchanged(pictures):
@@ -1340,6 +1427,22 @@ def test_an_overlay_mixes_picture_and_colours():
     np.testing.assert_allclose(half, (image.astype(float) + alone) / 2, atol=1)
     batch = explain.overlay(np.stack([image, image]), np.stack([map, 0 * map]), 1)
     np.testing.assert_array_equal(batch[0], alone)
+
+
+@pytest.mark.house
+def test_an_overlay_interpolates_a_map_to_a_larger_image():
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    map = np.zeros((4, 6))
+    map[:, 3:] = 1
+    alone = explain.overlay(image, map, opacity=1)
+    assert alone.shape == image.shape
+    np.testing.assert_array_equal(alone[:, :25], alone[:1, :1].repeat(40, 0).repeat(25, 1))  # up to a cell's centre
+    assert len(np.unique(alone[0, 25:35], axis=0)) > 5  # between the two centres, step by step
+    both = explain.overlay([image, image[:4, :6]], np.stack([map, map]), 0.5)
+    np.testing.assert_array_equal(both[0], explain.overlay(image, map, 0.5))
+    np.testing.assert_array_equal(both[1], explain.overlay(image[:4, :6], map, 0.5))
+    batch = explain.overlay(np.stack([image] * 2), np.stack([map, 1 - map]))
+    np.testing.assert_array_equal(batch[1], explain.overlay(image, 1 - map))
 
 
 def test_an_overlay_names_shapes_and_opacities_that_do_not_fit():

@@ -30,6 +30,7 @@ PIXEL = base64.b64encode(bytes(range(256)) * 2).decode()
             "method",
         ),
         ("show.images(some, caption='…',\n            alt='…')", "figure"),
+        ("interact.drag_boxes(image, a, b, caption='…',\n                    alt='…')", "figure"),
         ("def outline(ax, box):\n    ax.add_patch(box)", "figure"),
         ("drawing, ax = show.axes(3, 2)\nax.plot(x)\nshow.figure(drawing, caption='…', alt='…')", "figure"),
         ("exercise('your IoU', iou, sealed='0123')", "exercise"),

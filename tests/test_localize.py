@@ -92,6 +92,11 @@ def test_votes_move_with_the_features(small_backbone):
     np.testing.assert_allclose(second[2:10, 3:10], first[2:10, 2:9], atol=1e-4)
 
 
+def test_a_deep_dense_head_has_about_as_many_weights_as_the_votes():
+    deep, votes = (localize.heads([(6, 6, 16)], head=head).count_params() for head in ("deep_dense", "votes"))
+    assert 1 <= deep / votes < 1.1
+
+
 def test_votes_keep_the_size_of_the_signal_through_their_rectified_layers():
     """He and others (2015): a variance of 2 / fan-in; with less, one seed in five learned slowly on the toys."""
     kernels = [w for w in localize.heads([(8, 8, 12)]).get_weights() if w.shape[:2] == (3, 3)]
@@ -124,7 +129,7 @@ def test_a_model_is_let_go_when_nobody_needs_it(small_backbone, rectangles):
 
 
 def test_a_wrong_head_mode_or_stride_is_named(small_backbone):
-    with pytest.raises(ValueError, match="head='boxes', expected 'votes' or 'dense'"):
+    with pytest.raises(ValueError, match="head='boxes', expected one of votes, dense, deep_dense"):
         localize.regressor(small_backbone, head="boxes")
     with pytest.raises(ValueError, match="mode='thaw', expected 'frozen'"):
         localize.regressor(small_backbone, mode="thaw", strides=(8,))
@@ -152,7 +157,9 @@ def loss_and_gradient(predicted, true, kind):
 def test_losses_are_their_formulas(a, b):
     predicted, true = corners(*a), corners(*b)
     wanted = {"l1": np.abs(predicted - true).sum(), "iou": 1 - boxes.iou(true, predicted)[0, 0],
-              "giou": 1 - boxes.giou(true, predicted)[0, 0]}  # fmt: skip
+              "giou": 1 - boxes.giou(true, predicted)[0, 0],
+              "diou": 1 - boxes.paired_diou(true, predicted)[0],
+              "ciou": 1 - boxes.paired_ciou(true, predicted)[0]}  # fmt: skip
     assert set(wanted) == set(localize.LOSSES)
     for kind, value in wanted.items():
         assert loss_and_gradient(predicted, true, kind)[0] == pytest.approx(value, abs=1e-5)
@@ -179,10 +186,10 @@ def test_the_gradient_of_giou_is_that_of_small_differences():
             assert gradient[0, side] == pytest.approx(-(high - low) / 2e-3, abs=0.02)
 
 
-@pytest.mark.parametrize("call", [lambda: localize.box_loss([[0, 0, 1, 1]], [[0, 0, 1, 1]], "ciou"),
-                                  lambda: localize._loss("ciou")])  # fmt: skip
+@pytest.mark.parametrize("call", [lambda: localize.box_loss([[0, 0, 1, 1]], [[0, 0, 1, 1]], "eiou"),
+                                  lambda: localize._loss("eiou")])  # fmt: skip
 def test_an_unknown_loss_is_answered_with_those_there_are(call):
-    with pytest.raises(ValueError, match="kind='ciou', expected one of l1, iou, giou"):
+    with pytest.raises(ValueError, match="kind='eiou', expected one of l1, iou, giou, diou, ciou"):
         call()
 
 

@@ -354,6 +354,15 @@ def test_it_learns_and_finds_what_it_learned(model):
     assert all((f["boxes"] >= 0).all() and (f["boxes"] <= [128, 192, 128, 192]).all() for f in found)
 
 
+def test_images_that_are_not_square_are_trained_on_like_the_squares_they_are_resized_to(model):
+    wide, square = np.full((1, 40, 80, 3), 127, "uint8"), np.full((1, 80, 80, 3), 127, "uint8")
+    weights, losses = model.get_weights(), []
+    for images, box in ((wide, [20, 10, 60, 30]), (square, [20, 20, 60, 60])):
+        model.set_weights(weights)
+        losses.append(retinanet.train(model, images, [np.array([box], "float32")], [np.array([1])], 1, 1e-3, 1)["loss"])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
 @pytest.mark.contract
 @pytest.mark.parametrize("learns", [("box_head/", "class_"), ("class_logits/",)])
 def test_what_is_frozen_stays_and_training_in_two_pieces_is_the_same(config, model, learns):

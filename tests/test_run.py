@@ -357,7 +357,9 @@ OWN_DATA = {  # lesson: the data that it takes, and parameters for a short run
     "week1/transfer_learning": (
         "folder", "folder", {"input_sizes": "[32, 64]", "pictures_per_class": "[5, 10]", "seeds": "2", "steps": "5"},
     ),
-    "week2/fine_tuning": ("voc", "several", {"steps": "{'last layer': 20, 'both heads': 10}", "without": "20"}),
+    "week2/fine_tuning": (
+        "voc", "several", {"steps": "{'last layer': 20, 'both heads': 10}", "background_images": "20"},
+    ),
     "week2/proposals": ("voc", "several", {"limits": "[20, 10]", "steps": "40"}),
     "week2/retinanet": ("voc", "several", {"steps": "12", "tested": "12"}),
     "week3/evaluation": ("masks", "masks", {"steps": "30", "seeds": "1"}),

@@ -183,6 +183,33 @@ def test_labels_are_as_many_as_boxes():
         show.draw_boxes(TINY[0], [[0, 0, 5, 5]] * 2, labels=["one"])
 
 
+def test_what_is_displayed_stands_in_for_the_pictures_and_boxes_are_scaled_to_it():
+    picture, large = np.zeros((160, 160, 3), "uint8"), photograph(640, 640)
+    drawn = show.draw_boxes(picture, [[10, 20, 60, 150]], display=large)
+    assert drawn.shape == (640, 640, 3)
+    assert (drawn == show.draw_boxes(large, [[40, 80, 240, 600]])).all()
+    options = {"boxes": [[[10, 20, 60, 150]], None], "display": [large, large], "columns": 2, "lossless": True}
+    found = soup(show.images([picture, picture], **TEXTS, **options)).find_all("img")
+    assert (decode(found[0]["src"]) == drawn).all() and (decode(found[1]["src"]) == large).all()
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 640), (2, 640), (4, 400), (5, 320), (8, 320)])
+def test_a_large_image_takes_two_pixels_for_each_of_its_place_in_the_page(columns, width):
+    large = [photograph(640, 640)] * columns
+    found = soup(show.images(TINY[[0] * columns], display=large, columns=columns, **TEXTS))
+    assert decode(found.img["src"]).shape == (width, width, 3)
+    assert "pixelated" not in found.img["style"]
+
+
+def test_a_picture_without_a_large_one_is_shown_as_it_is():
+    alone = soup(show.images(TINY[:2], **TEXTS)).find_all("img")
+    for none in (None, TINY[1]):
+        found = soup(show.images(TINY[:2], display=[photograph(400, 400), none], **TEXTS)).find_all("img")
+        assert (decode(found[1]["src"]) == decode(alone[1]["src"])).all()
+    with pytest.raises(ValueError, match="images: display has 1 entries, expected 2"):
+        show.images(TINY[:2], display=[TINY[0]], **TEXTS)
+
+
 def test_feature_maps_stand_in_reading_order_each_in_its_own_range():
     ramp = np.arange(12.0).reshape(3, 4)
     maps = np.stack([ramp, ramp[::-1] * 100, ramp.T.reshape(3, 4)], -1)
@@ -257,11 +284,11 @@ def test_curves_that_cannot_be_drawn_say_why():
         show.curves([1, 2, 3], {"frozen": [1, 2]}, **AXES, **TEXTS)
 
 
-def test_plots_are_small_sharp_and_opaque():
+def test_plots_are_small_sharp_and_transparent():
     source = soup(show.curves([5, 20, 100], RUNS, **AXES, **TEXTS)).img["src"]
     svg = unquote(source.removeprefix("data:image/svg+xml,"))
     drawn = BeautifulSoup(svg, "html.parser").svg
-    assert "fill: #ffffff" in drawn.find(id="patch_1").path["style"]  # their own card, whatever the page's colour
+    assert "fill: none" in drawn.find(id="patch_1").path["style"]  # transparent: the page's own colour is behind it
     assert len(source) < 60_000
 
 
@@ -368,6 +395,7 @@ def test_the_book_has_a_style_for_every_part():
     shown = (
         show.images(TINY, ["t"] * 6, **TEXTS),
         show.table([{"a": 1}], caption="One."),
+        show.curves([5, 20, 100], RUNS, **AXES, **TEXTS),
         explore(lambda k: TINY[k], k=[0, 1]),
         quiz("Which?", {"this": "Yes.", "that": "No."}, "this"),
     )

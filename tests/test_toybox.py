@@ -76,7 +76,7 @@ SPLITS = [(part, split) for part in PARTS for split in COUNTS[part]]
 every_split = pytest.mark.parametrize(("part", "split"), SPLITS, ids=[f"{p}-{s}" for p, s in SPLITS])
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [*PARTS, "display"])
 def test_the_manifest_knows_each_archive(part):
     data = (TOYBOX / f"{part}.zip").read_bytes()
     entry = json.loads((DATA / "manifest.json").read_text())["files"][f"toybox/{part}.zip"]
@@ -84,9 +84,10 @@ def test_the_manifest_knows_each_archive(part):
 
 
 def test_the_toybox_is_small():
-    sizes = [path.stat().st_size for path in TOYBOX.glob("*.zip")]
-    assert max(sizes) <= 12e6
-    assert sum(sizes) < 30e6
+    sizes = {path.stem: path.stat().st_size for path in TOYBOX.glob("*.zip")}
+    assert sizes.pop("display") <= 6e6
+    assert max(sizes.values()) <= 12e6
+    assert sum(sizes.values()) < 30e6
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -382,3 +383,91 @@ def test_grounds_vary_and_look_different_from_pavement():
     )
     on_it = grounds == "pavement"
     assert np.median(colour[on_it]) < np.median(colour[~on_it])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# display: what figures show is what networks see, rendered again at 640 pixels
+
+
+LARGE = [name.removesuffix(".json") for name in archive("display").namelist() if name.endswith(".json")]
+every_large_split = pytest.mark.parametrize("name", LARGE)
+
+
+def large_coco(name: str) -> dict:
+    return json.loads(archive("display").read(f"{name}.json"))
+
+
+def large(name: str, folder: str, i: int) -> np.ndarray:
+    """Read a large render (S, S, 3), or one of its masks (S, S)."""
+    suffix = "webp" if folder == "images" else "png"
+    picture = Image.open(io.BytesIO(archive("display").read(f"{name}/{folder}/{i:05d}.{suffix}")))
+    return np.asarray(picture.convert("RGB") if folder == "images" else picture)
+
+
+def mask_folders(name: str) -> list[str]:
+    return ["instances", "parts"] + (["semantic"] if name.split("/")[0] in ("scenes", "duck") else [])
+
+
+def boxes_of(data: dict, i: int) -> np.ndarray:
+    """Give an image's boxes, [x_min, y_min, x_max, y_max], in order of the instances."""
+    found = sorted((a for a in data["annotations"] if a["image_id"] == i), key=lambda a: a["instance"])
+    return np.array([[*a["bbox"][:2], a["bbox"][0] + a["bbox"][2], a["bbox"][1] + a["bbox"][3]] for a in found])
+
+
+def test_the_archive_of_large_renders_is_in_order_undated_and_holds_nothing_else():
+    entries = archive("display").infolist()
+    names = [e.filename for e in entries]
+    assert names == sorted(names)
+    assert {e.date_time for e in entries} == {(2026, 1, 1, 0, 0, 0)}
+    expected = {f"{name}.json" for name in LARGE}
+    for name in LARGE:
+        ids = [i["id"] for i in large_coco(name)["images"]]
+        expected |= {f"{name}/images/{i:05d}.webp" for i in ids}
+        expected |= {f"{name}/{folder}/{i:05d}.png" for folder in mask_folders(name) for i in ids}
+    assert set(names) == expected
+
+
+@every_large_split
+def test_boxes_of_large_renders_are_tight_at_their_size(name):
+    for a in large_coco(name)["annotations"]:
+        mine = large(name, "instances", a["image_id"]) == a["instance"]
+        columns, rows = np.flatnonzero(mine.any(0)), np.flatnonzero(mine.any(1))
+        assert mine.shape == (640, 640)
+        assert a["bbox"] == [columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]]
+        assert a["area"] == mine.sum()
+
+
+@every_large_split
+def test_each_large_render_shows_what_its_small_image_shows(name):
+    part, split = name.split("/")
+    small_data, data = coco(part, split), large_coco(name)
+    assert (data["categories"], data["info"]["parts"]) == (small_data["categories"], small_data["info"]["parts"])
+    side = SIZES[part]
+    for info in data["images"]:
+        i = info["id"]
+        assert info == small_data["images"][i] | {"width": 640, "height": 640}
+        image = large(name, "images", i)
+        assert image.shape == (640, 640, 3)
+        reduced = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BOX)).astype(float)
+        assert np.abs(reduced - pictures(part, split)[i]).mean() < 12, f"{name}/{i}"
+        middle = ((np.arange(side) + 0.5) * 640 / side).astype(int)
+        for folder in mask_folders(name):
+            agree = large(name, folder, i)[np.ix_(middle, middle)] == masks(part, split, folder)[i]
+            assert agree.mean() > 0.97, f"{name}/{i}: {folder}"
+        assert np.abs(boxes_of(data, i) * side / 640 - boxes_of(small_data, i)).max() <= 2, f"{name}/{i}"
+
+
+@pytest.mark.parametrize("name", [name for name in LARGE if name in ("eyes/train", "eyes/test")])
+def test_large_pairs_are_whole_and_differ_in_their_eyes_alone(name):
+    data = large_coco(name)
+    ids = [i["id"] for i in data["images"]]
+    assert ids[1::2] == [i + 1 for i in ids[::2]] and not any(i % 2 for i in ids[::2])
+    for i in ids[::2]:
+        for folder in ("instances", "parts"):
+            assert (large(name, folder, i) == large(name, folder, i + 1)).all()
+        differ = np.abs(large(name, "images", i).astype(int) - large(name, "images", i + 1)).max(-1)
+        eyes = large(name, "parts", i) == data["info"]["parts"].index("eye")
+        far = ~ndimage.binary_dilation(eyes, iterations=20)
+        assert np.quantile(differ[far], 0.999) <= 12  # of 255: what lossy WebP leaves of a difference elsewhere
+        assert differ[far].mean() < 1.5
+        assert not eyes.any() or differ[eyes].mean() > 5
