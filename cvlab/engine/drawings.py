@@ -4,6 +4,7 @@ The book's own lessons are executed with the environment variable CVLAB_FIGURES=
 a fault is an error (see `cvlab.page.img`).
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 SLACK = 1.5  # pixels: what nobody sees
@@ -17,7 +18,7 @@ def faults(drawing: Any) -> list[str]:
     return [*outside(drawing), *overlapping(drawing), *covered(drawing), *without_ticks(drawing)]
 
 
-def texts(drawing, slanted=True):
+def texts(drawing: Any, slanted: bool = True) -> Iterator[tuple[str, Any]]:
     """Give (text, its box in pixels) of all that is written in a figure, without what is slanted if so asked."""
     from matplotlib.text import Text
 
@@ -28,7 +29,7 @@ def texts(drawing, slanted=True):
             yield each.get_text().replace("\n", " "), each.get_window_extent(renderer)
 
 
-def undrawn(drawing):
+def undrawn(drawing: Any) -> set:
     """Give the texts that are not drawn: of axes that are off or hidden, and of ticks outside their axis."""
     from matplotlib.text import Text
 
@@ -47,7 +48,7 @@ def undrawn(drawing):
     return absent
 
 
-def outside(drawing):
+def outside(drawing: Any) -> Iterator[str]:
     """Texts that the figure's edge cuts off."""
     whole = drawing.bbox
     for text, box in texts(drawing):
@@ -56,7 +57,7 @@ def outside(drawing):
             yield f"the text {text!r} lies outside the figure"
 
 
-def overlapping(drawing):
+def overlapping(drawing: Any) -> Iterator[str]:
     """Texts that are written over each other."""
     written = list(texts(drawing, slanted=False))
     for i, (text, box) in enumerate(written):
@@ -67,7 +68,7 @@ def overlapping(drawing):
                 yield f"the texts {text!r} and {other!r} overlap"
 
 
-def covered(drawing):
+def covered(drawing: Any) -> Iterator[str]:
     """Legends that lie over points of a line or of a scatter plot."""
     import numpy as np
 
@@ -89,7 +90,7 @@ def covered(drawing):
                 break
 
 
-def without_ticks(drawing):
+def without_ticks(drawing: Any) -> Iterator[str]:
     """Axes that show data and no numbers or names to read it by."""
     for axes in drawing.axes:
         shows_data = (axes.lines or axes.collections) and not axes.images and axes.get_label() != "<colorbar>"
