@@ -47,7 +47,9 @@ def write_book(root, one=ONE, remote=None):
         (root / "book").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "book" / name, root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
-    config = re.sub(r".*(offline_pages|formulas|sharing|styles|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config)
+    config = re.sub(
+        r".*(offline_pages|formulas|sharing|styles|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config
+    )
     config = config.replace("      - sphinxcontrib.bibtex\n", "").replace(
         "    bibtex_reference_style: author_year\n", ""
     )
