@@ -160,6 +160,8 @@ def execute(name, profile, label):
     except run.ChapterFailed as error:
         print("\n".join([f"book: {error}", *error.traceback.splitlines()[-15:]]), file=sys.stderr)
         return False
+    finally:
+        del os.environ["CVLAB_FIGURES"]
     notebook = nbformat.read(executed, as_version=4)
     complaints = tidy(notebook)
     told.pop("claims", None)  # counted for those who run a lesson by hand, and no part of a stamp
