@@ -1021,7 +1021,7 @@ def test_a_model_of_half_precision_is_explained_in_float32(pictures):
     ):
         half, single = explained(model), explained(shared())
         assert half.dtype == np.float32
-        assert np.abs(half - single).mean() < 0.02 * np.abs(single).max()
+        assert np.abs(half - single).mean() <= 0.02 * np.abs(single).max()  # 0 where no evidence is left
 
 
 def test_constant_pictures_have_finite_maps(method):

@@ -15,7 +15,7 @@
     function mark() {
       waiting = false;
       var current = -1;
-      var line = 0.25 * window.innerHeight; // a heading above this line has been reached
+      var line = 110; // pixels: a heading above this line has been reached
       var atEnd = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 2;
       headings.forEach(function (heading, i) {
         if (heading && (atEnd || heading.getBoundingClientRect().top <= line)) current = i;

@@ -72,7 +72,11 @@ def test_every_figure_and_table_of_a_lesson_is_numbered_in_order(pages, name):
     for shown in page.select("figure, .cv-table"):
         kind = "Figure" if shown.name == "figure" else "Table"
         counts[kind] += 1
-        number = shown.find(["figcaption", "caption"]).find(class_="caption-number").get_text(strip=True)
+        number = (
+            shown.find("figcaption" if kind == "Figure" else "caption")
+            .find(class_="caption-number")
+            .get_text(strip=True)
+        )
         assert number == f"{kind} {chapter}{counts[kind]}.", shown["id"]
     assert counts["Figure"]
 
