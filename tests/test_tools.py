@@ -47,7 +47,7 @@ def test_what_is_out_of_date_is_compared_and_two_others(monkeypatch, capsys):
     ("changed", "tests"),
     [
         ("cvlab/explain.py", {"explain", "metrics"}),
-        ("cvlab/show.py", {"show"}),
+        ("cvlab/show.py", {"show", "interact"}),
         ("cvlab/engine/memory.py", {"memory", "classify"}),
         ("tests/test_boxes.py", {"boxes"}),
         ("chapters/week4/cam.ipynb", {"house"}),
