@@ -12,8 +12,10 @@ from pathlib import Path
 
 CHECKS = {"check", "claim", "claim.label", "claim.summary"}
 FIGURES = {"show.figure", "show.images", "show.curves", "show.table", "show.feature_maps", "explore"}
-FIGURES |= {f"interact.{name}" for name in ("drag_boxes", "step_nms", "merge_regions", "place_anchors", "paint_labels",
-                                            "drag_occluder")}  # fmt: skip
+FIGURES |= {
+    f"interact.{name}"
+    for name in ("drag_boxes", "step_nms", "merge_regions", "place_anchors", "paint_labels", "drag_occluder")
+}
 DRAWS = {"ax", "axes", "drawing", "show", "draw_boxes"}  # names that only code for a figure uses
 MOST = 0.5  # of a cell's lines make it what they are
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urldefrag
 
 import yaml
+from browser import chromium
 from bs4 import BeautifulSoup
 from PIL import Image
 from playwright.sync_api import sync_playwright
@@ -21,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "_build" / "html"
 FOLDER = PAGES / "downloads"
 NAME = "advanced-computer-vision"
-CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 MARK = "<!-- downloads -->"  # where _config.yml wants the links in a page's footer
 LEFT_OUT = ".cv-controls, .cv-run, .cv-code, .cv-checks, .cv-answer, .headerlink, script, button, .cv-start"
 PRINTED = FOLDER / "printed"  # images as the PDF takes them
@@ -51,11 +51,11 @@ def pages_in_order():
 
 def print_pdf(target):
     """Print all pages as one, twice: the second time, the contents know the numbers of the pages."""
-    whole = FOLDER / "whole.html"
-    rows = pages_in_order()
+    executable, whole, rows = chromium(), FOLDER / "whole.html", pages_in_order()
+    if executable is None:
+        sys.exit("downloads: no Chromium here: install it, or name it in the environment variable CHROMIUM")
     try:
         with sync_playwright() as playwright:
-            executable = next((path for path in CHROMIUM if Path(path).exists()), None)
             browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
             numbers = {}
             for _ in range(2):
@@ -64,9 +64,17 @@ def print_pdf(target):
                 page.goto(whole.as_uri(), wait_until="networkidle")
                 page.evaluate("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
                 partial = target.with_suffix(".partial")
-                page.pdf(path=partial, format="A4", print_background=True, tagged=True, outline=True,
-                         display_header_footer=True, header_template="<span></span>", footer_template=FOOTER,
-                         margin={"top": "18mm", "bottom": "18mm", "left": "18mm", "right": "18mm"})  # fmt: skip
+                page.pdf(
+                    path=partial,
+                    format="A4",
+                    print_background=True,
+                    tagged=True,
+                    outline=True,
+                    display_header_footer=True,
+                    header_template="<span></span>",
+                    footer_template=FOOTER,
+                    margin={"top": "18mm", "bottom": "18mm", "left": "18mm", "right": "18mm"},
+                )
                 page.close()
                 numbers = chapter_pages(partial)
             browser.close()

@@ -56,6 +56,7 @@ BARRIERS = (
     (r' role="list"(?= class="citation-list")', ""),  # a list without list items
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),  # the text in it says what is hidden
     (r' role="doc-biblioentry"', ""),  # deprecated, and only for list items
+    (r'id="pst-page-toc-nav"', 'id="page-contents"'),  # marked by pages.js: the theme is wrong on the way up
 )
 
 

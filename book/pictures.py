@@ -36,18 +36,32 @@ def truth():
         told = (values > 0) | (truth == "classes")
         return np.where(told[..., None], 0.4 * grey + 0.6 * colours[values], 0.4 * grey).astype("uint8")
 
-    told = {"image": "as they are", "boxes": "with a box and a name for each toy", "toys": "each toy in one colour",
-            "parts": "each part, such as an ear or a wheel, in one colour",
-            "classes": "each pixel in its class's colour, floor and wall too"}  # fmt: skip
-    choices = {"the image": "image", "a box for each toy": "boxes", "each toy's pixels": "toys",
-               "its parts": "parts", "a class for every pixel": "classes"}  # fmt: skip
+    told = {
+        "image": "as they are",
+        "boxes": "with a box and a name for each toy",
+        "toys": "each toy in one colour",
+        "parts": "each part, such as an ear or a wheel, in one colour",
+        "classes": "each pixel in its class's colour, floor and wall too",
+    }
+    choices = {
+        "the image": "image",
+        "a box for each toy": "boxes",
+        "each toy's pixels": "toys",
+        "its parts": "parts",
+        "a class for every pixel": "classes",
+    }
     scene_of = list(SCENES)
     return explore(
-        draw, scene={text: place for place, text in enumerate(scene_of)}, truth=choices, name="truth",
-        label={"scene": "Scene", "truth": "Show"}, start={"truth": "a box for each toy"}, lossless=False,
+        draw,
+        scene={text: place for place, text in enumerate(scene_of)},
+        truth=choices,
+        name="truth",
+        label={"scene": "Scene", "truth": "Show"},
+        start={"truth": "a box for each toy"},
+        lossless=False,
         caption="A rendered scene and its ground truth, exact to the pixel. Choose what to show.",
         alt=lambda scene, truth: f"Rendered toys on a floor before a wall ({scene_of[scene]}), {told[truth]}",
-    )  # fmt: skip
+    )
 
 
 def samples(part):

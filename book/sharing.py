@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import lesson_pages
+from bs4 import BeautifulSoup
 from docutils import nodes
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
@@ -69,8 +70,8 @@ def describe(app, page, template, context, doctree):
     text = text if len(text) <= 160 else text[:160].rsplit(" ", 1)[0] + " …"
     if not described:
         tags += meta("name", "description", text)
-    title = nodes.Text(context["title"]).astext() if page != root else app.config.html_title
-    tags += meta("property", "og:title", strip_tags(title)) + meta("property", "og:description", text)
+    title = app.config.html_title if page == root else BeautifulSoup(context["title"], "html.parser").get_text()
+    tags += meta("property", "og:title", title) + meta("property", "og:description", text)
     tags += meta("property", "og:type", "website" if page == root else "article")
     tags += meta("property", "og:site_name", app.config.html_title) + meta("property", "og:locale", "en_GB")
     if base:
@@ -86,20 +87,12 @@ def meta(kind, name, content):
     return f'<meta {kind}="{name}" content="{escape(str(content))}" />\n'
 
 
-def strip_tags(title):
-    """Give a page's title, which Sphinx writes as HTML, as plain text."""
-    from bs4 import BeautifulSoup
-
-    return BeautifulSoup(title, "html.parser").get_text()
-
-
 def finish(app, error):
     if error is not None or app.builder.format != "html":
         return
     pages, base = Path(app.outdir), app.config.html_baseurl
     root = pages / f"{app.config.root_doc}.html"
     shutil.copyfile(root, pages / "index.html")
-    rename_contents(pages)
     lost = pages / "404.html"  # a server shows it under any address, so that it has to say where it lies
     text = lost.read_text(encoding="utf-8")
     if base:
@@ -107,13 +100,6 @@ def finish(app, error):
         lost.write_text(text.replace("<head>", f'<head><base href="{place}">', 1), encoding="utf-8")
         write_sitemap(pages, base, [page for page in sorted(app.env.found_docs) if page != app.config.root_doc])
         draw_card().save(pages / CARD)
-
-
-def rename_contents(pages):
-    """Give the list of a page's contents a name of its own: pages.js marks where the reader is, not the theme."""
-    for page in pages.glob("**/*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace('id="pst-page-toc-nav"', 'id="page-contents"'), encoding="utf-8")
 
 
 def write_sitemap(pages, base, names):
@@ -140,8 +126,10 @@ def draw_card():
 
 def serif(size):
     """Give the pages' serif for Pillow, which can't read WOFF2."""
-    font, file = TTFont(ROOT / "node_modules/@fontsource-variable/source-serif-4/files/"
-                        "source-serif-4-latin-wght-normal.woff2"), io.BytesIO()  # fmt: skip
+    font, file = (
+        TTFont(ROOT / "node_modules/@fontsource-variable/source-serif-4/files/source-serif-4-latin-wght-normal.woff2"),
+        io.BytesIO(),
+    )
     font.flavor = None
     font.save(file)
     file.seek(0)

@@ -17,14 +17,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one.add_argument("chapter", nargs="?", default="", help="its name, such as week1/transfer_learning")
     one.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
     one.add_argument(
-        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
         help="set a parameter; a relative path, or one with ~, is looked up from the folder that you are in",
-    )  # fmt: skip
+    )
     one.add_argument(
-        "-o", "--output", type=Path,
+        "-o",
+        "--output",
+        type=Path,
         help="the notebook to write, whose name ends in .ipynb (default: runs/CHAPTER-PROFILE.ipynb of the book); an "
         "earlier run is replaced, any other file is not",
-    )  # fmt: skip
+    )
     own = commands.add_parser("data", help="see what is wrong with data of your own")
     own = own.add_subparsers(dest="action", required=True, metavar="check").add_parser("check", help="list all faults")
     own.add_argument("path", help="a folder or zip archive: images in class folders, Pascal VOC, COCO or label maps")

@@ -53,8 +53,15 @@ def check(path: str | Path | None, kind: str | None = None) -> int:
         store = Store(path)
         kinds = [kind] if kind else readers.recognize(store)
         if not kinds:
-            raise DataError("; ".join([*store.faults, f"{path} holds no data of a known kind; expected one of: "
-                                       f"{', or '.join(readers.KINDS.values())}"]))  # fmt: skip
+            raise DataError(
+                "; ".join(
+                    [
+                        *store.faults,
+                        f"{path} holds no data of a known kind; expected one of: "
+                        f"{', or '.join(readers.KINDS.values())}",
+                    ]
+                )
+            )
     except (DataError, OSError) as error:
         print(f"data check: {error}", file=sys.stderr)
         return 2
@@ -107,9 +114,15 @@ def _examine(store, entry, listing):
     def report(row, message):
         found.append((row, str(message)))
 
-    told = {"file": entry.image, "split": entry.split, "label": entry.label, "findings": found, "digest": None,
-            "classes": {label for label, _, _ in entry.objects} | ({entry.label} - {None}),
-            "objects": collections.Counter(flag for _, _, flag in entry.objects)}  # fmt: skip
+    told = {
+        "file": entry.image,
+        "split": entry.split,
+        "label": entry.label,
+        "findings": found,
+        "digest": None,
+        "classes": {label for label, _, _ in entry.objects} | ({entry.label} - {None}),
+        "objects": collections.Counter(flag for _, _, flag in entry.objects),
+    }
     mask = None
     if entry.map:
         try:

@@ -64,8 +64,9 @@ def resnet20(
     from keras import layers
 
     def conv_bn(x, filters, kernel, stride, name, relu=True):
-        x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv",
-                          kernel_initializer="he_normal")(x)  # fmt: skip
+        x = layers.Conv2D(
+            filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv", kernel_initializer="he_normal"
+        )(x)
         x = layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
         return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
@@ -115,8 +116,9 @@ def efficientnet_lite0(
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
     def conv(x, filters, kernel, stride, name):
-        return layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv",
-                             kernel_initializer="he_normal")(x)  # fmt: skip
+        return layers.Conv2D(
+            filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv", kernel_initializer="he_normal"
+        )(x)
 
     pixels = keras.Input((None, None, 3), name="pixels")
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="normalize")(pixels)
@@ -126,15 +128,17 @@ def efficientnet_lite0(
             name, shortcut = f"stage{stage}_block{block}", x
             if expansion > 1:
                 x = bn(conv(x, x.shape[-1] * expansion, 1, 1, f"{name}_expand"), f"{name}_expand")
-            x = layers.DepthwiseConv2D(kernel, stride if block == 1 else 1, "same", use_bias=False,
-                                       name=f"{name}_depthwise_conv")(x)  # fmt: skip
+            x = layers.DepthwiseConv2D(
+                kernel, stride if block == 1 else 1, "same", use_bias=False, name=f"{name}_depthwise_conv"
+            )(x)
             x = bn(x, f"{name}_depthwise")
             x = bn(conv(x, filters, 1, 1, f"{name}_project"), f"{name}_project", relu=False)
             if block > 1:
                 x = layers.Add(name=f"{name}_add")([shortcut, x])
     x = bn(conv(x, 1280, 1, 1, "head"), "head")
-    return _finish("efficientnet_lite0", "imagenet", 1000, pixels, x, weights, include_top, num_classes,
-                   classifier_activation)  # fmt: skip
+    return _finish(
+        "efficientnet_lite0", "imagenet", 1000, pixels, x, weights, include_top, num_classes, classifier_activation
+    )
 
 
 def alexnet(
@@ -243,8 +247,9 @@ def resnet50(
     pixels = keras.Input((side, side, 3), name="pixels")
     bgr = keras.ops.flip(keras.ops.cast(pixels, "float32"), axis=-1) - np.float32([103.939, 116.779, 123.68])
     try:
-        model = keras.applications.ResNet50(include_top, weights, input_tensor=bgr, classes=num_classes,
-                                            classifier_activation=classifier_activation)  # fmt: skip
+        model = keras.applications.ResNet50(
+            include_top, weights, input_tensor=bgr, classes=num_classes, classifier_activation=classifier_activation
+        )
     except Exception as error:
         if weights != "imagenet" or "URL fetch" not in str(error):
             raise
@@ -316,8 +321,10 @@ def copy_body(
         raise ValueError(f"copy_body: mode={mode!r}, expected 'frozen', 'fine_tune' or 'scratch'")
     shapes = [output.shape for output in backbone.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 4:
-        raise ValueError(f"copy_body: {backbone.name} gives {', '.join(map(str, shapes))}, expected feature maps "
-                         "(N, h, w, C); build it with include_top=False")  # fmt: skip
+        raise ValueError(
+            f"copy_body: {backbone.name} gives {', '.join(map(str, shapes))}, expected feature maps "
+            "(N, h, w, C); build it with include_top=False"
+        )
     body = keras.models.clone_model(backbone, clone_function=_copy_layer, recursive=True)
     if mode != "scratch":
         body.set_weights(backbone.get_weights())
@@ -362,10 +369,12 @@ def _copy_layer(layer):
     try:
         return type(layer).from_config(layer.get_config())
     except Exception as error:
-        raise ValueError(f"copy_body: layer {layer.name!r}, a {type(layer).__name__}, can't be built again from its "
-                         "configuration; give it a get_config that names all arguments of its __init__, and let "
-                         "that take name, dtype and trainable as well (**options). "
-                         f"Keras says: {error}") from error  # fmt: skip
+        raise ValueError(
+            f"copy_body: layer {layer.name!r}, a {type(layer).__name__}, can't be built again from its "
+            "configuration; give it a get_config that names all arguments of its __init__, and let "
+            "that take name, dtype and trainable as well (**options). "
+            f"Keras says: {error}"
+        ) from error
 
 
 def _copy_preprocessing(backbone, body):
@@ -393,9 +402,11 @@ def _check_copy(backbone, body):
     scale = np.abs(first).max()
     if np.abs(first - again).max() <= 1e-4 * scale < np.abs(first - copied).max():
         names = ", ".join(f"{layer.name!r} ({type(layer).__name__})" for layer in own)
-        raise ValueError(f"copy_body: the copy of {backbone.name} gives other maps than the original. One of its "
-                         f"layers {names} holds a state that is neither among its weights nor in its get_config; make "
-                         "it a weight (add_weight), or let get_config and __init__ carry it")  # fmt: skip
+        raise ValueError(
+            f"copy_body: the copy of {backbone.name} gives other maps than the original. One of its "
+            f"layers {names} holds a state that is neither among its weights nor in its get_config; make "
+            "it a weight (add_weight), or let get_config and __init__ carry it"
+        )
 
 
 def _maps_of(model, pixels):
@@ -416,16 +427,19 @@ def _with_strides(body, strides, name):
         return outputs
 
     # Keras calls the same layers once more: of one that is called twice, `layer.output` is the first output alone.
-    body = keras.models.clone_model(keras.Model(body.inputs[0], body.outputs[0]), clone_function=lambda layer: layer,
-                                    call_function=call_and_note)  # fmt: skip
+    body = keras.models.clone_model(
+        keras.Model(body.inputs[0], body.outputs[0]), clone_function=lambda layer: layer, call_function=call_and_note
+    )
     maps = [body.inputs[0], *maps]
     sizes = [shape[1:3] for shape in keras.Model(body.inputs[0], maps).compute_output_shape((1, 256, 256, 3))]
     last = {256 // size[0]: map_ for size, map_ in zip(sizes, maps) if size[0] and 256 % size[0] == 0}
     if missing := [stride for stride in strides if stride not in last]:
         nested = [layer.name for layer in body.layers if hasattr(layer, "layers")]
         hint = f"; the maps within {', '.join(nested)} can't be reached: give that model itself" if nested else ""
-        raise ValueError(f"copy_body: {backbone_name} has no feature map of stride {missing[0]}; it has "
-                         f"{', '.join(map(str, sorted(last)))}{hint}")  # fmt: skip
+        raise ValueError(
+            f"copy_body: {backbone_name} has no feature map of stride {missing[0]}; it has "
+            f"{', '.join(map(str, sorted(last)))}{hint}"
+        )
     return keras.Model(body.inputs[0], [last[stride] for stride in strides], name=name)
 
 
@@ -547,8 +561,10 @@ def fit(
     """Train a classifier on inputs of any kind, (N, ...), as `train` does on pictures; give the loss of each step."""
     labels, classes = np.asarray(labels), model.outputs[0].shape[-1]
     if labels.shape != (len(inputs),) or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
-                         f"({len(inputs)},) and 0…{classes - 1}")  # fmt: skip
+        raise ValueError(
+            f"train: labels have shape {labels.shape} and values {labels.min()}…{labels.max()}; expected "
+            f"({len(inputs)},) and 0…{classes - 1}"
+        )
 
     def draw(rows, generator):
         return augment(inputs[rows], generator) if augment else inputs[rows], labels[rows]
@@ -572,9 +588,12 @@ def augment(
     Returns:
         (N, H, W, 3) uint8.
     """
-    return np.stack([
-        tinted(warped(image, *random_view(image.shape, generator, zoom, shift)), generator, colour) for image in images
-    ])  # fmt: skip
+    return np.stack(
+        [
+            tinted(warped(image, *random_view(image.shape, generator, zoom, shift)), generator, colour)
+            for image in images
+        ]
+    )
 
 
 def random_view(shape: Sequence[int], generator: np.random.Generator, zoom: tuple[float, float], shift: float) -> tuple:
@@ -688,8 +707,10 @@ def accuracy(model: "keras.Model", images: np.ndarray, labels: np.ndarray) -> fl
     probabilities = features(model, images)
     if not np.isfinite(probabilities).all():
         row = int(np.argmin(np.isfinite(probabilities).all(axis=-1)))
-        raise ValueError(f"accuracy: {model.name} gives {probabilities[row].tolist()} for image {row}, expected finite "
-                         "numbers; look for NaN in the images and in the model's weights")  # fmt: skip
+        raise ValueError(
+            f"accuracy: {model.name} gives {probabilities[row].tolist()} for image {row}, expected finite "
+            "numbers; look for NaN in the images and in the model's weights"
+        )
     return float(np.mean(probabilities.argmax(-1) == np.asarray(labels)))
 
 

@@ -32,31 +32,75 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
     "objects": ("toybox", "toybox/objects.zip", ("train", "val", "test"), "one toy an image, nine classes, 96×96"),
     "scenes": ("toybox", "toybox/scenes.zip", ("train", "val", "test"), "one to six toys an image, 160×160"),
     "duck": ("toybox", "toybox/duck.zip", ("train", "test"), "scenes with rubber ducks, which no other part shows"),
-    "eyes": ("toybox", "toybox/eyes.zip", ("train", "test", "mended_train", "mended_test"),
-             "cats and dogs that differ in their eyes alone"),
-    "pavement": ("toybox", "toybox/pavement.zip", ("train", "test", "turned", "mended_train"),
-                 "cars that always stand on pavement, and the rule turned round"),
-    "cifar10": ("folder", "cifar10.zip", ("train", "test"), "60,000 images, ten classes, 32×32",
-                "no licence stated; for research", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "camvid": ("masks", "camvid.zip", ("train", "val", "test"), "street scenes with eleven classes and void, 480×360",
-               "no licence stated; for research", "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/"),
-    "raccoon": ("voc", "raccoon.zip", ("train", "val"), "200 photographs of raccoons with boxes",
-                "MIT", "https://github.com/datitran/raccoon_dataset"),
-    "mnist": ("mnist", "mnist.npz", ("train", "val", "test"), "70,000 handwritten digits, 28×28",
-              "CC BY-SA 3.0", "https://keras.io/api/datasets/mnist/"),
-    "imagenet_samples": ("imagenet", "imagenet_samples.zip", ("train",), "150 photographs, one a class",
-                         "ImageNet's terms", "https://www.image-net.org"),
-}  # fmt: skip
+    "eyes": (
+        "toybox",
+        "toybox/eyes.zip",
+        ("train", "test", "mended_train", "mended_test"),
+        "cats and dogs that differ in their eyes alone",
+    ),
+    "pavement": (
+        "toybox",
+        "toybox/pavement.zip",
+        ("train", "test", "turned", "mended_train"),
+        "cars that always stand on pavement, and the rule turned round",
+    ),
+    "cifar10": (
+        "folder",
+        "cifar10.zip",
+        ("train", "test"),
+        "60,000 images, ten classes, 32×32",
+        "no licence stated; for research",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    "camvid": (
+        "masks",
+        "camvid.zip",
+        ("train", "val", "test"),
+        "street scenes with eleven classes and void, 480×360",
+        "no licence stated; for research",
+        "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/",
+    ),
+    "raccoon": (
+        "voc",
+        "raccoon.zip",
+        ("train", "val"),
+        "200 photographs of raccoons with boxes",
+        "MIT",
+        "https://github.com/datitran/raccoon_dataset",
+    ),
+    "mnist": (
+        "mnist",
+        "mnist.npz",
+        ("train", "val", "test"),
+        "70,000 handwritten digits, 28×28",
+        "CC BY-SA 3.0",
+        "https://keras.io/api/datasets/mnist/",
+    ),
+    "imagenet_samples": (
+        "imagenet",
+        "imagenet_samples.zip",
+        ("train",),
+        "150 photographs, one a class",
+        "ImageNet's terms",
+        "https://www.image-net.org",
+    ),
+}
 DISPLAY = "toybox/display.zip"  # what figures show of the toybox, rendered at 640×640 pixels
 ALIKE = 15  # levels of 255 by which, on average, an image may differ from its render: other images differ by far more
 OWN = readers.KINDS
 IGNORED = ("crowd_boxes", "crowd_labels", "difficult_boxes", "difficult_labels")
 HOMES = {  # name: (address, bytes, sha256) of what can be downloaded
-    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 170_052_171,
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
-    "mnist": ("https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz", 11_490_434,
-              "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"),
-}  # fmt: skip
+    "cifar10": (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        170_052_171,
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
+    "mnist": (
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+        11_490_434,
+        "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+    ),
+}
 
 
 @dataclasses.dataclass
@@ -135,8 +179,11 @@ class Dataset:
         def pick(value):
             return value[indices] if isinstance(value, np.ndarray) else [value[i] for i in indices]
 
-        changed = {k: pick(getattr(self, k)) for k in ("images", "labels", "boxes", "masks", "instances", "parts",
-                                                      "index") if getattr(self, k) is not None}  # fmt: skip
+        changed = {
+            k: pick(getattr(self, k))
+            for k in ("images", "labels", "boxes", "masks", "instances", "parts", "index")
+            if getattr(self, k) is not None
+        }
         return dataclasses.replace(self, **changed, extras={k: pick(v) for k, v in self.extras.items()})
 
     def only(self, class_names):
@@ -280,8 +327,10 @@ def describe(name: str) -> Any:
     if name in OWN:
         return f"{name}: your own data, {OWN[name]}; load({name!r}, split, path=...)"
     _, file, splits, what, licence, home = _entry(name)
-    return (f"{name}: {what}\nsplits: {', '.join(splits)}\nlicence: {licence}\nsource: {home}\n"
-            f"here: {find(file) or 'not on this machine'}")  # fmt: skip
+    return (
+        f"{name}: {what}\nsplits: {', '.join(splits)}\nlicence: {licence}\nsource: {home}\n"
+        f"here: {find(file) or 'not on this machine'}"
+    )
 
 
 def available() -> Any:
@@ -344,8 +393,10 @@ def as_images(images: np.ndarray, where: str) -> np.ndarray:
     """Check that `images` are (N, H, W, 3), uint8 or float32, with at least one image; give them as an array."""
     images = np.asarray(images)
     if images.dtype not in (np.uint8, np.float32) or images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise ValueError(f"{where}: images are {images.dtype} of shape {images.shape}; expected uint8 or float32, "
-                         "(N, H, W, 3) with N ≥ 1; images[None] makes a batch of one image")  # fmt: skip
+        raise ValueError(
+            f"{where}: images are {images.dtype} of shape {images.shape}; expected uint8 or float32, "
+            "(N, H, W, 3) with N ≥ 1; images[None] makes a batch of one image"
+        )
     return images
 
 
@@ -447,13 +498,20 @@ def _toybox(store, name, split, limit):
     known = {"id", "file_name", "width", "height", "license"}
     extras = {key: np.array([info[key] for info in infos]) for key in infos[0] if key not in known}
     return Dataset(
-        name, split, store.images([f"{split}/images/{stem}.webp" for stem in stems]),
-        labels if several else np.concatenate(labels), tuple(category["name"] for category in coco["categories"]),
-        boxes if several else np.concatenate(boxes), maps["semantic" if several else "instances"],
+        name,
+        split,
+        store.images([f"{split}/images/{stem}.webp" for stem in stems]),
+        labels if several else np.concatenate(labels),
+        tuple(category["name"] for category in coco["categories"]),
+        boxes if several else np.concatenate(boxes),
+        maps["semantic" if several else "instances"],
         tuple(coco["info"]["semantic"]) if several else ("elsewhere", "toy"),
-        maps["instances"], maps["parts"], tuple(coco["info"]["parts"]), extras,
+        maps["instances"],
+        maps["parts"],
+        tuple(coco["info"]["parts"]),
+        extras,
         index=np.array([info["id"] for info in infos]),
-    )  # fmt: skip
+    )
 
 
 def _cifar_binary(path, name, split, limit):
@@ -461,8 +519,11 @@ def _cifar_binary(path, name, split, limit):
     wanted = [f"data_batch_{i}.bin" for i in range(1, 6)] if split == "train" else ["test_batch.bin"]
     try:
         with tarfile.open(path) as tar:
-            files = {Path(m.name).name: tar.extractfile(m).read() for m in tar
-                     if m.isfile() and Path(m.name).name in [*wanted, "batches.meta.txt"]}  # fmt: skip
+            files = {
+                Path(m.name).name: tar.extractfile(m).read()
+                for m in tar
+                if m.isfile() and Path(m.name).name in [*wanted, "batches.meta.txt"]
+            }
         records = np.frombuffer(b"".join(files[file] for file in wanted), np.uint8).reshape(-1, 3073)[:limit]
         class_names = tuple(files["batches.meta.txt"].decode().split())
     except (tarfile.TarError, OSError, EOFError, zlib.error, KeyError, ValueError) as error:
@@ -476,8 +537,9 @@ def _mnist(store, name, split, limit):
     part = "test" if split == "test" else "train"
     rows = {"train": slice(-5000), "val": slice(-5000, None), "test": slice(None)}[split]
     try:
-        images, labels = (np.load(io.BytesIO(store.read(f"{key}_{part}.npy")), allow_pickle=False)[rows][:limit]
-                          for key in "xy")  # fmt: skip
+        images, labels = (
+            np.load(io.BytesIO(store.read(f"{key}_{part}.npy")), allow_pickle=False)[rows][:limit] for key in "xy"
+        )
         if images.shape != (len(labels), 28, 28):
             raise ValueError(f"x_{part} has shape {images.shape}, y_{part} {labels.shape}")
     except (EOFError, OSError, SyntaxError, ValueError) as error:
@@ -516,8 +578,13 @@ def _raccoon_split(name):
     return "train" if int(number[1]) <= 160 else "val"
 
 
-READERS = {"toybox": _toybox, "cifar_binary": _cifar_binary, "mnist": _mnist, "imagenet": _imagenet_samples,
-           **{kind: _own(kind) for kind in OWN}}  # fmt: skip
+READERS = {
+    "toybox": _toybox,
+    "cifar_binary": _cifar_binary,
+    "mnist": _mnist,
+    "imagenet": _imagenet_samples,
+    **{kind: _own(kind) for kind in OWN},
+}
 
 
 def _numbered(boxes, labels, number):
@@ -573,8 +640,12 @@ def _resize_maps(maps, size):
         return maps
     codes = sum(each.astype(np.int64) << 16 * place for place, each in enumerate(maps))  # a number for each combination
     combinations, first = np.unique(codes, return_index=True)
-    shares = np.stack([cv2.resize((codes == code).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-                       for code in combinations])  # fmt: skip
+    shares = np.stack(
+        [
+            cv2.resize((codes == code).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+            for code in combinations
+        ]
+    )
     resized = []
     for each in maps:
         values = each.ravel()[first]

@@ -20,8 +20,15 @@ from . import backend, networks
 from .metrics import baseline_images
 
 WINDOWED = (*networks.CONVOLUTIONS, *networks.POOLING)
-LINEAR = (*networks.CONVOLUTIONS, layers.AveragePooling2D, layers.BatchNormalization, layers.Rescaling,
-          layers.Normalization, layers.ZeroPadding2D, layers.Cropping2D)  # fmt: skip
+LINEAR = (
+    *networks.CONVOLUTIONS,
+    layers.AveragePooling2D,
+    layers.BatchNormalization,
+    layers.Rescaling,
+    layers.Normalization,
+    layers.ZeroPadding2D,
+    layers.Cropping2D,
+)
 
 
 def cam(
@@ -343,8 +350,10 @@ def occlusion(
     pictures, classes = network.checked(images, classes, where)
     size = pictures.shape[1:3]
     if not (int(window) == window and int(stride) == stride and 1 <= stride <= window <= min(size)):
-        raise ValueError(f"occlusion: window={window!r} and stride={stride!r}, expected integers with 1 ≤ stride ≤ "
-                         f"window ≤ {min(size)}, the picture's shorter side")  # fmt: skip
+        raise ValueError(
+            f"occlusion: window={window!r} and stride={stride!r}, expected integers with 1 ≤ stride ≤ "
+            f"window ≤ {min(size)}, the picture's shorter side"
+        )
     corners = [sorted({*range(0, length - window, stride), length - window}) for length in size]
     masks = np.zeros((len(corners[0]), len(corners[1]), *size), np.float32)
     for i, y in enumerate(corners[0]):
@@ -563,13 +572,16 @@ def _network(model, images, where, scores=True, sealed=False):
         model.build((None, *np.shape(images)[-3:]))
     network = networks.laid_open(model, where)
     if scores and len(network.shapes[network.output]) != 2:
-        raise ValueError(f"{where}: {network.name} gives {network.shapes[network.output]}, expected scores "
-                         "(N, classes)")  # fmt: skip
+        raise ValueError(
+            f"{where}: {network.name} gives {network.shapes[network.output]}, expected scores (N, classes)"
+        )
     if scores and not sealed and network.sealed:
         name, kind = network.last.name, type(network.last.layer).__name__
-        raise ValueError(f"{where}: layer {name!r}, a {kind} at the end of {network.name}, gives "
-                         f"{network.sealed} itself, so that there is no logit to explain; let it give logits, and put "
-                         "layers.Softmax() or layers.Activation('sigmoid') behind it, or neither")  # fmt: skip
+        raise ValueError(
+            f"{where}: layer {name!r}, a {kind} at the end of {network.name}, gives "
+            f"{network.sealed} itself, so that there is no logit to explain; let it give logits, and put "
+            "layers.Softmax() or layers.Activation('sigmoid') behind it, or neither"
+        )
     return network
 
 
@@ -688,9 +700,11 @@ def _chain(network, number, where):
             raise ValueError(f"{where}: layer {step.name!r} joins several paths, expected one layer after another")
         if not step.is_idle and not _has_way_back(step):
             known = ", ".join(kind.__name__ for kind in (layers.ReLU, layers.MaxPooling2D, *LINEAR))
-            raise ValueError(f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
-                             f"activation, has no way back; {known} have one. Name a layer before it, or build a block "
-                             "of several layers as a functional model")  # fmt: skip
+            raise ValueError(
+                f"{where}: layer {step.name!r}, a {type(step.layer).__name__} with {step.activation} "
+                f"activation, has no way back; {known} have one. Name a layer before it, or build a block "
+                "of several layers as a functional model"
+            )
     return [step for step in steps if not step.is_idle]
 
 
@@ -748,8 +762,11 @@ def _unpool(layer, x, back, switches):
     full = ((rows - 1) * down + high, (columns - 1) * across + wide)
     frame = [(0, 0)] + [(p, max(0, f - p - n)) for p, f, n in zip(before, full, x.shape[1:3])] + [(0, 0)]
     padded = np.pad(x, frame, constant_values=-np.inf)
-    cells = [(slice(None), slice(i, i + (rows - 1) * down + 1, down), slice(j, j + (columns - 1) * across + 1, across))
-             for i in range(high) for j in range(wide)]  # fmt: skip
+    cells = [
+        (slice(None), slice(i, i + (rows - 1) * down + 1, down), slice(j, j + (columns - 1) * across + 1, across))
+        for i in range(high)
+        for j in range(wide)
+    ]
     middle = (high - 1) // 2 * wide + (wide - 1) // 2
     where = np.stack([padded[cell] for cell in cells]).argmax(0) if switches else np.full(back.shape, middle)
     out = np.zeros(padded.shape, np.float32)

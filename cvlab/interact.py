@@ -24,8 +24,21 @@ FOLDER = Path(__file__).resolve().parent / "controls"
 WIDTH = 640  # pixels that an image has at most: two for each CSS pixel of its place on a phone
 MAX_BOXES, MAX_CLASSES = 40, 24
 # Colours of classes, apart for the colour-blind (Paul Tol's muted scheme); the first two are greys for background.
-COLOURS = ("#d8d8d8", "#9a9a9a", "#cc6677", "#332288", "#ddcc77", "#117733", "#88ccee", "#882255", "#44aa99",
-           "#999933", "#aa4499", "#dd9966", "#6699cc")  # fmt: skip
+COLOURS = (
+    "#d8d8d8",
+    "#9a9a9a",
+    "#cc6677",
+    "#332288",
+    "#ddcc77",
+    "#117733",
+    "#88ccee",
+    "#882255",
+    "#44aa99",
+    "#999933",
+    "#aa4499",
+    "#dd9966",
+    "#6699cc",
+)
 
 
 class Panel(Shown):
@@ -78,8 +91,10 @@ def drag_boxes(
     for key, given in (("true_box", true_box), ("predicted_box", predicted_box)):
         box = np.asarray(given, np.float64).reshape(-1)
         if box.shape != (4,) or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
-            raise ValueError(f"drag_boxes: {key} is {np.asarray(given).tolist()}, expected [x_min, y_min, x_max, y_max]"
-                             f" with a positive area within {width}×{height} pixels")  # fmt: skip
+            raise ValueError(
+                f"drag_boxes: {key} is {np.asarray(given).tolist()}, expected [x_min, y_min, x_max, y_max]"
+                f" with a positive area within {width}×{height} pixels"
+            )
         start[key] = np.round(box, 2).tolist()
     true, predicted = start.values()
     now = _overlap(true, predicted)
@@ -89,9 +104,12 @@ def drag_boxes(
     layer += _rectangle(shared, "cv-shared", halo=False) if now["intersection"] else ""
     layer += _rectangle(true, "cv-true") + _rectangle(predicted, "cv-found")
     tags = _tag("true", true, (width, height)) + _tag("predicted", predicted, (width, height), below=True)
-    tiles = {"IoU": ("iou", f"{now['IoU']:.3f}"), "GIoU": ("giou", f"{now['GIoU']:.3f}"),
-             "Intersection": ("intersection", f"{now['intersection']:.0f}"),
-             "Union": ("union", f"{now['union']:.0f}")}  # fmt: skip
+    tiles = {
+        "IoU": ("iou", f"{now['IoU']:.3f}"),
+        "GIoU": ("giou", f"{now['GIoU']:.3f}"),
+        "Intersection": ("intersection", f"{now['intersection']:.0f}"),
+        "Union": ("union", f"{now['union']:.0f}"),
+    }
     slopes = [[side, (f"iou{k}", ""), (f"giou{k}", "")] for k, side in enumerate(("x min", "y min", "x max", "y max"))]
     slopes = _numbers(["Side", "∂ IoU", "∂ GIoU"], slopes, "Gradient, per pixel").replace(
         "<div ", "<div data-live hidden ", 1
@@ -101,14 +119,24 @@ def drag_boxes(
         + slopes
         + '<p data-live hidden>In Python: <code data-part="code"></code></p>'
         + _buttons({"reset": "Start again"})
-        + _help("Drag a box or one of its corners. By keyboard: Tab to a box, arrow keys move it, with Shift they "
-                "resize it. Arrows on the image show how moving a side raises the GIoU.")
-    )  # fmt: skip
+        + _help(
+            "Drag a box or one of its corners. By keyboard: Tab to a box, arrow keys move it, with Shift they "
+            "resize it. Arrows on the image show how moving a side raises the GIoU."
+        )
+    )
     return Panel(
-        "drag_boxes", image, {"size": [width, height], "true": true, "predicted": predicted}, (layer, tags, side),
-        caption=caption, alt=alt, name=name, display=display, measure=_overlap, scripts=["overlap"],
+        "drag_boxes",
+        image,
+        {"size": [width, height], "true": true, "predicted": predicted},
+        (layer, tags, side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
+        measure=_overlap,
+        scripts=["overlap"],
         plain=[f"true {true}, predicted {predicted}: " + ", ".join(f"{k} {v:.3f}" for k, v in now.items())],
-    )  # fmt: skip
+    )
 
 
 def _overlap(true_box, predicted_box):
@@ -116,8 +144,12 @@ def _overlap(true_box, predicted_box):
     iou, areas = float(box_functions.iou(predicted, true)[0, 0]), box_functions.area(np.concatenate([true, predicted]))
     whole = float(areas.astype(np.float64).sum())
     union = whole / (1 + iou)
-    return {"intersection": whole - union, "union": union, "IoU": iou,
-            "GIoU": float(box_functions.giou(predicted, true)[0, 0])}  # fmt: skip
+    return {
+        "intersection": whole - union,
+        "union": union,
+        "IoU": iou,
+        "GIoU": float(box_functions.giou(predicted, true)[0, 0]),
+    }
 
 
 def step_nms(
@@ -147,8 +179,10 @@ def step_nms(
     """
     boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
     if boxes.ndim != 2 or boxes.shape[1:] != (4,) or not 1 <= len(boxes) <= MAX_BOXES:
-        raise ValueError(f"step_nms: boxes has shape {boxes.shape}, expected (N, 4) with N from 1 to {MAX_BOXES}: "
-                         "give those with the highest scores")  # fmt: skip
+        raise ValueError(
+            f"step_nms: boxes has shape {boxes.shape}, expected (N, 4) with N from 1 to {MAX_BOXES}: "
+            "give those with the highest scores"
+        )
     labels = None if labels is None else np.asarray(labels)
     width, height = _size(image)
     kept = functools.partial(box_functions.nms, boxes, scores, labels=labels)
@@ -156,18 +190,24 @@ def step_nms(
     order = np.argsort(-scores, kind="stable")
     sorted_labels = np.zeros(len(boxes), int) if labels is None else labels[order]
     if class_names is not None and not {*sorted_labels.tolist()} <= {*range(len(class_names))}:
-        raise ValueError(f"step_nms: labels hold {sorted(set(sorted_labels.tolist()))}, expected 0 to "
-                         f"{len(class_names) - 1}, as class_names has {len(class_names)} entries")  # fmt: skip
+        raise ValueError(
+            f"step_nms: labels hold {sorted(set(sorted_labels.tolist()))}, expected 0 to "
+            f"{len(class_names) - 1}, as class_names has {len(class_names)} entries"
+        )
     words = [f"{class_names[k]} " if class_names is not None else "score " for k in sorted_labels]
     names = [f"{word}{score:.2f}" for word, score in zip(words, scores[order])]
     iou = box_functions.iou(boxes[order], boxes[order])
     thresholds = sorted({*(k / 20 for k in range(2, 19)), float(threshold)})
     texts = [f"{value:g}" for value in thresholds]
     data = {
-        "size": [width, height], "boxes": np.round(boxes[order].astype(float), 2).tolist(), "names": names,
-        "labels": sorted_labels.tolist(), "iou": [[float(f"{v:.9g}") for v in row] for row in iou.tolist()],
-        "thresholds": thresholds, "texts": {"threshold": texts},
-    }  # fmt: skip
+        "size": [width, height],
+        "boxes": np.round(boxes[order].astype(float), 2).tolist(),
+        "names": names,
+        "labels": sorted_labels.tolist(),
+        "iou": [[float(f"{v:.9g}") for v in row] for row in iou.tolist()],
+        "thresholds": thresholds,
+        "texts": {"threshold": texts},
+    }
     same = sorted_labels == sorted_labels[0]
     dropped = [k for k in range(1, len(boxes)) if same[k] and iou[0, k] > np.float32(threshold)]
     looks = ["cv-best", *("cv-dropped" if k in dropped else "cv-waiting" for k in range(1, len(boxes)))]
@@ -177,8 +217,9 @@ def step_nms(
     fates = {0: "kept"} | {k: f"box 1, IoU {iou[0, k]:.2f}" for k in dropped}
     rows = "".join(
         f'<tr data-box class="{looks[k]}"><th scope="row">{k + 1}</th><td>{html.escape(text)}</td>'
-        f"<td>{fates.get(k, 'undecided')}</td></tr>" for k, text in enumerate(names)
-    )  # fmt: skip
+        f"<td>{fates.get(k, 'undecided')}</td></tr>"
+        for k, text in enumerate(names)
+    )
     others = ", ".join(f"box {k + 1} (IoU {iou[0, k]:.2f})" for k in dropped)
     says = (
         f"Step 1 of {len(result)}: box 1, {names[0]}, has the highest score of those left, and is kept. "
@@ -193,9 +234,17 @@ def step_nms(
         + f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
     return Panel(
-        "step_nms", image, data, (layer, tags, side), caption=caption, alt=alt, name=name, display=display,
-        measure=lambda threshold: kept(iou_threshold=threshold), plain=[says],
-    )  # fmt: skip
+        "step_nms",
+        image,
+        data,
+        (layer, tags, side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
+        measure=lambda threshold: kept(iou_threshold=threshold),
+        plain=[says],
+    )
 
 
 def merge_regions(
@@ -223,9 +272,11 @@ def merge_regions(
     array, segments, pairs = pixels(image)[..., :3], np.asarray(segments), np.asarray(regions.pairs)
     count, (height, width) = int(segments.max()) + 1, array.shape[:2]
     if segments.shape != (height, width) or len(regions.sizes) != count + len(pairs) or not len(pairs):
-        raise ValueError(f"merge_regions: segments has shape {segments.shape} and {count} regions, image "
-                         f"{height}×{width} pixels, regions {len(regions.sizes)} with {len(pairs)} merges; expected "
-                         "what propose.group gave for these segments")  # fmt: skip
+        raise ValueError(
+            f"merge_regions: segments has shape {segments.shape} and {count} regions, image "
+            f"{height}×{width} pixels, regions {len(regions.sizes)} with {len(pairs)} merges; expected "
+            "what propose.group gave for these segments"
+        )
     merges = max(1, count - 15) if merges is None else merges
     if not 0 <= merges <= len(pairs):
         raise ValueError(f"merge_regions: merges is {merges!r}, expected 0 to {len(pairs)}")
@@ -251,11 +302,15 @@ def merge_regions(
     layer = _still(filled) + (_rectangle(state["box"], "cv-found") if merges else "")
     views = ["Regions in their mean colour", "Outlines on the image"]
     data = {
-        "size": [width, height], "shape": [width, height], "runs": _runs(segments), "pairs": pairs.tolist(),
+        "size": [width, height],
+        "shape": [width, height],
+        "runs": _runs(segments),
+        "pairs": pairs.tolist(),
         "colours": ["#" + bytes(colour).hex() for colour in colours],
         "alike": [round(float(value), 4) for value in regions.alike],
-        "boxes": np.round(np.asarray(regions.boxes, float)[count:], 2).tolist(), "texts": {"view": views},
-    }  # fmt: skip
+        "boxes": np.round(np.asarray(regions.boxes, float)[count:], 2).tolist(),
+        "texts": {"view": views},
+    }
     says = _merge_told(regions, pairs, count, merges)
     track = (
         f'<label><span>Merges</span><input type="range" min="0" max="{len(pairs)}" value="{merges}" '
@@ -269,9 +324,17 @@ def merge_regions(
         + '<p class="cv-help">Orange: the region that was made last. Blue: the box around it.</p>'
     )
     return Panel(
-        "merge_regions", image, data, (layer, "", side), caption=caption, alt=alt, name=name, display=display,
-        measure=measure, plain=[says],
-    )  # fmt: skip
+        "merge_regions",
+        image,
+        data,
+        (layer, "", side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
+        measure=measure,
+        plain=[says],
+    )
 
 
 def _merge_told(regions, pairs, count, merges):
@@ -346,11 +409,17 @@ def place_anchors(
         "scale": [f"{s:.3g}" for s in scales],
     }
     data = {
-        "size": size, "true": np.round(true.astype(float), 3).tolist(), "names": names, "cell": cell,
+        "size": size,
+        "true": np.round(true.astype(float), 3).tolist(),
+        "names": names,
+        "cell": cell,
         "levels": [{"stride": int(s), "size": float(a)} for s, a in zip(strides, sizes)],
-        "ratios": [float(r) for r in ratios], "scales": [float(s) for s in scales], "positive": positive,
-        "negative": negative, "texts": texts,
-    }  # fmt: skip
+        "ratios": [float(r) for r in ratios],
+        "scales": [float(s) for s in scales],
+        "positive": positive,
+        "negative": negative,
+        "texts": texts,
+    }
     state = measure(level, *cell, *shape)
     ofs = [measure(level, *cell, r, s) for r in range(len(ratios)) for s in range(len(scales))]
     best_of_cell = np.max([each["IoU"] for each in ofs], axis=0)
@@ -362,34 +431,55 @@ def place_anchors(
     layer += _rectangle(state["anchor"], "cv-kept" if state["IoU"].max() >= positive else "cv-found")
     layer += "".join(
         f'<circle cx="{(k % columns + 0.5) * strides[level]:g}" cy="{(k // columns + 0.5) * strides[level]:g}" '
-        f'r="{size[0] / 110:.3g}" class="cv-dot"/>' for k in np.flatnonzero(matching)
-    )  # fmt: skip
+        f'r="{size[0] / 110:.3g}" class="cv-dot"/>'
+        for k in np.flatnonzero(matching)
+    )
     tags = "".join(_tag(text, box, size, below=True) for text, box in zip(names, true.tolist()))
     sides = state["anchor"][2:] - state["anchor"][:2]
     best = int(state["IoU"].argmax())
     iou = float(state["IoU"][best])
-    verdict = ("it matches, and learns that object." if iou >= positive else "it learns background." if iou < negative
-               else "neither object nor background, it is ignored.")  # fmt: skip
+    verdict = (
+        "it matches, and learns that object."
+        if iou >= positive
+        else "it learns background."
+        if iou < negative
+        else "neither object nor background, it is ignored."
+    )
     says = (
         f"Row {cell[0]}, column {cell[1]}: the anchor is {sides[0]:.0f} × {sides[1]:.0f} pixels (width × height). Its "
         f"highest IoU is {iou:.2f}, with the {names[best]}: {verdict} Of the {cells:,} anchors of this shape on this "
         f"level, {matching.sum()} reach {positive:g} (dots)."
     )
-    rows = [[text, (f"iou{k}", f"{state['IoU'][k]:.2f}"), (f"best{k}", f"{best_of_cell[k]:.2f}")]
-            for k, text in enumerate(names)]  # fmt: skip
+    rows = [
+        [text, (f"iou{k}", f"{state['IoU'][k]:.2f}"), (f"best{k}", f"{best_of_cell[k]:.2f}")]
+        for k, text in enumerate(names)
+    ]
     side = (
-        _controls(_list("level", "Level", texts["level"], level)
-                  + _list("ratio", "Ratio of height to width", texts["ratio"], shape[0])
-                  + _list("scale", "Scale", texts["scale"], shape[1]))
+        _controls(
+            _list("level", "Level", texts["level"], level)
+            + _list("ratio", "Ratio of height to width", texts["ratio"], shape[0])
+            + _list("scale", "Scale", texts["scale"], shape[1])
+        )
         + f'<p data-part="says">{html.escape(says)}</p>'
         + _numbers(["True box", "IoU", "best of the cell"], rows)
-        + _help("Drag the dot, click on the image, or focus the dot and press arrow keys: the anchors are those of "
-                "that cell. Blue: the chosen anchor, green where it matches. Orange: true boxes.")
-    )  # fmt: skip
+        + _help(
+            "Drag the dot, click on the image, or focus the dot and press arrow keys: the anchors are those of "
+            "that cell. Blue: the chosen anchor, green where it matches. Orange: true boxes."
+        )
+    )
     return Panel(
-        "place_anchors", image, data, (layer, tags, side), caption=caption, alt=alt, name=name, display=display,
-        measure=measure, scripts=["overlap"], plain=[says],
-    )  # fmt: skip
+        "place_anchors",
+        image,
+        data,
+        (layer, tags, side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
+        measure=measure,
+        scripts=["overlap"],
+        plain=[says],
+    )
 
 
 def paint_labels(
@@ -442,10 +532,16 @@ def paint_labels(
     scale = max(1, round(width / 160))  # brushes grow with the image
     brushes = [scale * each for each in brushes]
     data = {
-        "size": [width, height], "shape": [width, height], "true": _runs(true), "predicted": _runs(predicted),
-        "names": [str(each) for each in class_names], "colours": colours, "ignore": -1 if ignore is None else ignore,
-        "brushes": brushes, "texts": {"brush": [f"{each} px" for each in brushes], "view": views},
-    }  # fmt: skip
+        "size": [width, height],
+        "shape": [width, height],
+        "true": _runs(true),
+        "predicted": _runs(predicted),
+        "names": [str(each) for each in class_names],
+        "colours": colours,
+        "ignore": -1 if ignore is None else ignore,
+        "brushes": brushes,
+        "texts": {"brush": [f"{each} px" for each in brushes], "view": views},
+    }
     rgb = np.array([[*bytes.fromhex(colour[1:])] for colour in colours], np.uint8)
     layer = _still(np.dstack([rgb[predicted], np.full((height, width), 190, np.uint8)]))
     layer += f'<path d="{_borders(true)}" class="cv-halo"/><path d="{_borders(true)}" class="cv-truth-line"/>'
@@ -460,7 +556,7 @@ def paint_labels(
         f"</span>{html.escape(text)}</label></th>"
         f'<td data-part="iou{k}">{told(state["IoU"][k])}</td><td data-part="dice{k}">{told(state["Dice"][k])}</td></tr>'
         for k, text in enumerate(data["names"])
-    ).replace("BRUSH", identifier("brush", name, caption, alt))  # fmt: skip
+    ).replace("BRUSH", identifier("brush", name, caption, alt))
     head = '<th scope="col">Class</th><th scope="col">IoU</th><th scope="col">Dice</th>'
     side = (
         _tiles(tiles)
@@ -468,14 +564,24 @@ def paint_labels(
         + _buttons({"undo": "Undo", "reset": "Reset", "fill": "Fill all"})
         + '<div class="cv-numbers" role="group" tabindex="0" aria-label="Classes and their scores"><table><thead><tr>'
         + f"{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-        + _help("Paint with a pointer. By keyboard: Tab to the label map, arrow keys move the brush (with Shift by 8), "
-                "Space paints, Enter lowers or raises the brush. Lines: the true outlines.")
-    )  # fmt: skip
+        + _help(
+            "Paint with a pointer. By keyboard: Tab to the label map, arrow keys move the brush (with Shift by 8), "
+            "Space paints, Enter lowers or raises the brush. Lines: the true outlines."
+        )
+    )
     numbers = ", ".join(f"{key} {state[key]:.3f}" for key in ("pixel accuracy", "mean IoU", "mean Dice"))
     return Panel(
-        "paint_labels", image, data, (layer, "", side), caption=caption, alt=alt, name=name, display=display,
-        measure=measure, plain=[f"prediction: {numbers}"],
-    )  # fmt: skip
+        "paint_labels",
+        image,
+        data,
+        (layer, "", side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
+        measure=measure,
+        plain=[f"prediction: {numbers}"],
+    )
 
 
 def drag_occluder(
@@ -510,15 +616,19 @@ def drag_occluder(
     grids = {str(key): np.asarray(grid, np.float64) for key, grid in dict(scores).items()}
     shape = next(iter(grids.values())).shape if grids else ()
     if len(shape) != 2 or any(grid.shape != shape or not np.isfinite(grid).all() for grid in grids.values()):
-        raise ValueError(f"drag_occluder: scores has the shapes {[grid.shape for grid in grids.values()]}, expected "
-                         "{class name: (rows, columns)}, finite and of one shape")  # fmt: skip
+        raise ValueError(
+            f"drag_occluder: scores has the shapes {[grid.shape for grid in grids.values()]}, expected "
+            "{class name: (rows, columns)}, finite and of one shape"
+        )
     if {*grids} != {str(key) for key in whole}:
         raise ValueError(f"drag_occluder: whole has the classes {[*whole]}, expected those of scores, {[*grids]}")
     (tall, wide), (down, right) = (np.broadcast_to(np.asarray(each, float), 2).tolist() for each in (size, stride))
     ends = (shape[0] - 1) * down + tall, (shape[1] - 1) * right + wide
     if min(tall, wide, down, right) <= 0 or ends[0] > height or ends[1] > width:
-        raise ValueError(f"drag_occluder: size={size!r} and stride={stride!r} with {shape[0]}×{shape[1]} positions "
-                         f"reach {ends[1]:g}×{ends[0]:g} pixels, expected to stay within {width}×{height}")  # fmt: skip
+        raise ValueError(
+            f"drag_occluder: size={size!r} and stride={stride!r} with {shape[0]}×{shape[1]} positions "
+            f"reach {ends[1]:g}×{ends[0]:g} pixels, expected to stay within {width}×{height}"
+        )
     names, arrays = list(grids), np.stack(list(grids.values()))
     row, column = np.unravel_index(arrays[0].argmin(), shape) if start is None else start
     if not (0 <= row < shape[0] and 0 <= column < shape[1]):
@@ -531,15 +641,26 @@ def drag_occluder(
     box = [at[1] * right, at[0] * down, at[1] * right + wide, at[0] * down + tall]
     colours = ["#" + bytes(colour).hex() for colour in heat(np.arange(256)[None])[0]]
     data = {
-        "size": [width, height], "scores": np.round(arrays, 5).tolist(), "whole": [round(each, 5) for each in wholes],
-        "names": names, "occluder": [wide, tall], "stride": [right, down], "at": at, "top": top or 1.0,
-        "fill": "#" + bytes(int(value) for value in fill).hex(), "colours": colours, "texts": {"class": names},
-    }  # fmt: skip
+        "size": [width, height],
+        "scores": np.round(arrays, 5).tolist(),
+        "whole": [round(each, 5) for each in wholes],
+        "names": names,
+        "occluder": [wide, tall],
+        "stride": [right, down],
+        "at": at,
+        "top": top or 1.0,
+        "fill": "#" + bytes(int(value) for value in fill).hex(),
+        "colours": colours,
+        "texts": {"class": names},
+    }
     layer = _rectangle(box, "cv-occluder", halo=False, style=f"fill:{data['fill']}")
     score = float(arrays[0][at[0], at[1]])
     minus = lambda value: f"{value:.3f}".replace("-", "−")  # noqa: E731
-    tiles = {"Occluded": ("score", minus(score)), "Whole image": ("whole", minus(wholes[0])),
-             "Change": ("change", minus(score - wholes[0]))}  # fmt: skip
+    tiles = {
+        "Occluded": ("score", minus(score)),
+        "Whole image": ("whole", minus(wholes[0])),
+        "Change": ("change", minus(score - wholes[0])),
+    }
     shares = [100 * min(1.0, max(0.0, value / data["top"])) for value in (score, wholes[0])]
     first = f"<p>Score of <b>{html.escape(names[0])}</b></p>"
     choice = f"<noscript>{first}</noscript>" + _controls(_list("class", "Score of", names)) if len(names) > 1 else first
@@ -555,10 +676,17 @@ def drag_occluder(
         + _help("Drag the occluder, or focus it and press arrow keys.")
     )
     return Panel(
-        "drag_occluder", image, data, (layer, "", side), caption=caption, alt=alt, name=name, display=display,
+        "drag_occluder",
+        image,
+        data,
+        (layer, "", side),
+        caption=caption,
+        alt=alt,
+        name=name,
+        display=display,
         measure=lambda row, column: {key: float(grid[row, column]) for key, grid in grids.items()},
         plain=[f"{names[0]}: {score:.3f} with the occluder, {wholes[0]:.3f} without"],
-    )  # fmt: skip
+    )
 
 
 # Scripts and styles: of the files in controls/, what a page needs, without comments and indentation.

@@ -16,8 +16,12 @@ from keras import layers, ops
 
 from cvlab import boxes, classify, data
 
-SIMILARITIES = {"iou": boxes.paired_iou, "giou": boxes.paired_giou, "diou": boxes.paired_diou,
-                "ciou": boxes.paired_ciou}  # fmt: skip
+SIMILARITIES = {
+    "iou": boxes.paired_iou,
+    "giou": boxes.paired_giou,
+    "diou": boxes.paired_diou,
+    "ciou": boxes.paired_ciou,
+}
 LOSSES = ("l1", *SIMILARITIES)
 HEADS = ("votes", "dense", "deep_dense")
 
@@ -169,8 +173,10 @@ def train(
         labels, classes = np.asarray(labels), model.output["class"].shape[-1]
         if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
             values = f" and values {labels.min()}…{labels.max()}" if labels.ndim else ""
-            raise ValueError(f"localize.train: labels have shape {labels.shape}{values}; expected ({len(images)},) and "
-                             f"0…{classes - 1}, as the model has a class head")  # fmt: skip
+            raise ValueError(
+                f"localize.train: labels have shape {labels.shape}{values}; expected ({len(images)},) and "
+                f"0…{classes - 1}, as the model has a class head"
+            )
         targets["class"], losses["class"] = labels, classify.LOSS
     learning = bool(model.get_layer("body").trainable_weights)
     if not learning and augment is not None:
@@ -234,8 +240,10 @@ def fractions(true_boxes: np.ndarray, images: np.ndarray) -> np.ndarray:
     found = found / _sides(images)
     wrong = ~((found[:, :2] < found[:, 2:]).all(1) & (found >= -1e-3).all(1) & (found <= 1.001).all(1))
     if wrong.any():
-        raise ValueError(f"localize: box {wrong.argmax()} is {np.asarray(true_boxes)[wrong.argmax()].tolist()}, empty "
-                         f"or outside its picture of {images.shape[2]}×{images.shape[1]} pixels")  # fmt: skip
+        raise ValueError(
+            f"localize: box {wrong.argmax()} is {np.asarray(true_boxes)[wrong.argmax()].tolist()}, empty "
+            f"or outside its picture of {images.shape[2]}×{images.shape[1]} pixels"
+        )
     return found
 
 

@@ -139,8 +139,10 @@ def segmentation_scores(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int
     if y_true.shape != y_pred.shape:
         raise ValueError(f"segmentation_scores: y_true has shape {y_true.shape}, y_pred {y_pred.shape}; expected one")
     if not all(labels.dtype.kind in "biu" for labels in (y_true, y_pred)):
-        raise ValueError(f"segmentation_scores: y_true is {y_true.dtype}, y_pred {y_pred.dtype}; expected integers, as "
-                         "from logits.argmax(-1)")  # fmt: skip
+        raise ValueError(
+            f"segmentation_scores: y_true is {y_true.dtype}, y_pred {y_pred.dtype}; expected integers, as "
+            "from logits.argmax(-1)"
+        )
     counts = np.ones(y_true.shape, bool) if ignore is None else y_true != ignore
     true, found = y_true[counts].astype(np.int64), y_pred[counts].astype(np.int64)
     if not true.size:
@@ -274,8 +276,10 @@ def _curve(where, model, images, maps, classes, steps, baseline, batch_size):
 
     images, maps = np.asarray(images, np.float32), np.asarray(maps, np.float32)
     if images.ndim != 4 or maps.shape != images.shape[:3] or np.isnan(maps).any():
-        raise ValueError(f"{where}: images have shape {images.shape} and maps {maps.shape}, expected (N, H, W, 3) and "
-                         "(N, H, W), without NaN")  # fmt: skip
+        raise ValueError(
+            f"{where}: images have shape {images.shape} and maps {maps.shape}, expected (N, H, W, 3) and "
+            "(N, H, W), without NaN"
+        )
     if int(steps) != steps or steps < 1:
         raise ValueError(f"{where}: steps={steps!r}, expected an integer from 1 on")
     if not np.isfinite(images).all():
@@ -315,8 +319,9 @@ def baseline_images(images: np.ndarray, baseline: Any, where: str) -> np.ndarray
     try:
         return np.broadcast_to(np.asarray(baseline, np.float32), images.shape)
     except ValueError:
-        raise ValueError(f"{where}: baseline={baseline!r}, expected 'mean', 'blur', a number or pictures of shape "
-                         f"{images.shape}") from None  # fmt: skip
+        raise ValueError(
+            f"{where}: baseline={baseline!r}, expected 'mean', 'blur', a number or pictures of shape {images.shape}"
+        ) from None
 
 
 def _ranks(heat):
@@ -343,8 +348,10 @@ def _ignored(kind, boxes, labels, count, class_names):
         return []
     if boxes is None or labels is None or not len(boxes) == len(labels) == count:
         given = " and ".join("None" if each is None else f"{len(each)}" for each in (boxes, labels))
-        raise ValueError(f"detection_scores: {kind}_boxes and {kind}_labels hold {given} entries, expected {count} "
-                         "each, one an image, or None for both")  # fmt: skip
+        raise ValueError(
+            f"detection_scores: {kind}_boxes and {kind}_labels hold {given} entries, expected {count} "
+            "each, one an image, or None for both"
+        )
     return _annotations(f"{kind}_boxes", boxes, f"{kind}_labels", labels, class_names)
 
 

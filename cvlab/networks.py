@@ -15,8 +15,12 @@ from keras import layers, ops
 
 from . import backend, classify
 
-SQUASHING = {"softmax": ops.softmax, "logsoftmax": ops.log_softmax, "sigmoid": ops.sigmoid,
-             "logsigmoid": ops.log_sigmoid}  # fmt: skip
+SQUASHING = {
+    "softmax": ops.softmax,
+    "logsoftmax": ops.log_softmax,
+    "sigmoid": ops.sigmoid,
+    "logsigmoid": ops.log_sigmoid,
+}
 RECTIFIERS = {"relu": ops.relu, "relu6": ops.relu6}
 ACTIVATIONS = {"linear": lambda x: x} | RECTIFIERS | SQUASHING
 GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
@@ -144,11 +148,14 @@ class Network:
     def __init__(self, model, where):
         functional = _functional(model)
         if functional is None:
-            raise ValueError(f"{where}: model is a {type(model).__name__}, expected a Sequential or functional Keras "
-                             "model, built")  # fmt: skip
+            raise ValueError(
+                f"{where}: model is a {type(model).__name__}, expected a Sequential or functional Keras model, built"
+            )
         if len(functional.inputs) != 1 or len(functional.outputs) != 1:
-            raise ValueError(f"{where}: {model.name} has {len(functional.inputs)} inputs and {len(functional.outputs)} "
-                             "outputs, expected one of each: pictures and scores")  # fmt: skip
+            raise ValueError(
+                f"{where}: {model.name} has {len(functional.inputs)} inputs and {len(functional.outputs)} "
+                "outputs, expected one of each: pictures and scores"
+            )
         self.name, self.functional = model.name, weakref.ref(functional)
         self.steps, self.named, self.plans, self.shapes = [], {}, {}, [tuple(functional.inputs[0].shape)]
         (self.output,) = self._lay_open(functional, [0], "")
@@ -251,8 +258,9 @@ class Network:
             raise ValueError(f"{where}: layer {wanted!r} is not in the model; its convolutional layers are {names}")
         number = self.named[paths[0]]
         if len(self.shapes[number]) != 4:
-            raise ValueError(f"{where}: layer {wanted!r} gives {self.shapes[number]}, expected feature maps "
-                             "(N, h, w, C)")  # fmt: skip
+            raise ValueError(
+                f"{where}: layer {wanted!r} gives {self.shapes[number]}, expected feature maps (N, h, w, C)"
+            )
         return number
 
     def last_maps(self, where):
@@ -271,9 +279,11 @@ class Network:
             while (step := self.producer.get(last)) and (step.is_idle or isinstance(step.layer, BETWEEN)):
                 last = step.parents[0]
             if hidden := next((step for step in self.downstream(last) if step.is_convolution), None):
-                raise ValueError(f"{where}: layer {hidden.name!r}, a {type(hidden.layer).__name__}, holds convolutions "
-                                 "whose feature maps can't be reached from outside; build it as a functional model, or "
-                                 "name a layer before it (layer=…)")  # fmt: skip
+                raise ValueError(
+                    f"{where}: layer {hidden.name!r}, a {type(hidden.layer).__name__}, holds convolutions "
+                    "whose feature maps can't be reached from outside; build it as a functional model, or "
+                    "name a layer before it (layer=…)"
+                )
         if not any(step.is_convolution for step in self.upstream(last)):
             raise ValueError(f"{where}: {self.name} has no convolutional layer before its scores")
         return last
@@ -305,11 +315,17 @@ class Network:
         fits = linear and dense.is_weighted and (dense.activation in ("linear", self.squash))
         fits = fits and type(dense.layer) is layers.Dense
         pool = self._above(dense.parents[0], lambda s: s.is_idle or isinstance(s.layer, RESHAPING)) if fits else None
-        if pool is None or type(pool.layer) is not layers.GlobalAveragePooling2D or not pool.is_channels_last or (
-            tuple(dense.layer.kernel.shape) != (pool.shapes[0][-1], self.shapes[self.output][-1])):  # fmt: skip
+        if (
+            pool is None
+            or type(pool.layer) is not layers.GlobalAveragePooling2D
+            or not pool.is_channels_last
+            or (tuple(dense.layer.kernel.shape) != (pool.shapes[0][-1], self.shapes[self.output][-1]))
+        ):
             end = [type(step.layer).__name__ for step in self.steps[-4:]]
-            raise ValueError(f"{where}: {self.name} ends in {', '.join(end)}; CAM needs global average pooling and one "
-                             "dense layer behind it. grad_cam explains any convolutional classifier")  # fmt: skip
+            raise ValueError(
+                f"{where}: {self.name} ends in {', '.join(end)}; CAM needs global average pooling and one "
+                "dense layer behind it. grad_cam explains any convolutional classifier"
+            )
         self.last_maps(where)  # there is a convolution
         return pool.parents[0], dense
 
@@ -318,19 +334,29 @@ class Network:
         pictures = np.asarray(images)
         pictures = pictures[None] if pictures.ndim == 3 else pictures
         takes = self.shapes[0]
-        if not (pictures.dtype.kind in "uif" and pictures.ndim == len(takes) == 4 and len(pictures) and all(
-            want in (None, has) for has, want in zip(pictures.shape[1:], takes[1:]))):  # fmt: skip
-            raise ValueError(f"{where}: images are {pictures.dtype} of shape {np.shape(images)}; expected numbers, "
-                             f"(N, H, W, C) or (H, W, C), as {self.name} takes {takes}")  # fmt: skip
+        if not (
+            pictures.dtype.kind in "uif"
+            and pictures.ndim == len(takes) == 4
+            and len(pictures)
+            and all(want in (None, has) for has, want in zip(pictures.shape[1:], takes[1:]))
+        ):
+            raise ValueError(
+                f"{where}: images are {pictures.dtype} of shape {np.shape(images)}; expected numbers, "
+                f"(N, H, W, C) or (H, W, C), as {self.name} takes {takes}"
+            )
         if pictures.dtype.kind == "f" and not np.isfinite(pictures).all():
             row = int(np.argmin(np.isfinite(pictures).reshape(len(pictures), -1).all(axis=1)))
             raise ValueError(f"{where}: images hold {not_finite(pictures[row])} (image {row}); expected finite numbers")
         count = 2 if self.is_two_sided else self.shapes[self.output][-1]
         chosen = np.asarray(-1 if classes is None else classes)
-        if chosen.dtype.kind not in "iu" or chosen.shape not in ((), (len(pictures),)) or (
-            classes is not None and (chosen.min() < 0 or chosen.max() >= count)):  # fmt: skip
-            raise ValueError(f"{where}: classes is {classes!r}, expected None, an int or {len(pictures)} ints, "
-                             f"from 0 to {count - 1}")  # fmt: skip
+        if (
+            chosen.dtype.kind not in "iu"
+            or chosen.shape not in ((), (len(pictures),))
+            or (classes is not None and (chosen.min() < 0 or chosen.max() >= count))
+        ):
+            raise ValueError(
+                f"{where}: classes is {classes!r}, expected None, an int or {len(pictures)} ints, from 0 to {count - 1}"
+            )
         return pictures.astype(np.float32), np.broadcast_to(chosen, len(pictures)).astype(np.int32)
 
     def check_weights(self, where):
@@ -339,8 +365,10 @@ class Network:
             for weight in step.weights:
                 array = ops.convert_to_numpy(ops.cast(weight, "float32"))
                 if not np.isfinite(array).all():
-                    raise ValueError(f"{where}: layer {step.name!r} of {self.name} holds {not_finite(array)} in its "
-                                     f"weight {weight.name!r}; load or train the weights again")  # fmt: skip
+                    raise ValueError(
+                        f"{where}: layer {step.name!r} of {self.name} holds {not_finite(array)} in its "
+                        f"weight {weight.name!r}; load or train the weights again"
+                    )
 
     def blame(self, where, what, values):
         """Raise the error that says what is NaN or infinite: a layer's weights, or what the model gave for an image.
@@ -350,9 +378,11 @@ class Network:
         """
         self.check_weights(where)
         row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
-        raise ValueError(f"{where}: {what} of {self.name} hold {not_finite(values[row])} for image {row}, though "
-                         "images and weights are finite; look for a division by 0, the root or logarithm of 0, or "
-                         "numbers too large for the model's precision")  # fmt: skip
+        raise ValueError(
+            f"{where}: {what} of {self.name} hold {not_finite(values[row])} for image {row}, though "
+            "images and weights are finite; look for a division by 0, the root or logarithm of 0, or "
+            "numbers too large for the model's precision"
+        )
 
     def plan(self, keep=None, folds=False):
         """Give the plan of a run that computes the tensor `keep` too; see `Plan` for `folds`."""
@@ -478,8 +508,10 @@ class _Norm(_Layer):
     """Compute a batch normalization that nothing could be folded into, as a scale and a shift."""
 
     def __call__(self, values):
-        x, scale, shift = (ops.cast(tensor, self.step.layer.compute_dtype)
-                           for tensor in (values[self.parents[0]], *_scale_and_shift(self.step.layer)))  # fmt: skip
+        x, scale, shift = (
+            ops.cast(tensor, self.step.layer.compute_dtype)
+            for tensor in (values[self.parents[0]], *_scale_and_shift(self.step.layer))
+        )
         return [ops.add(x * scale, shift)]
 
 

@@ -76,8 +76,9 @@ def pyramid(image: np.ndarray, smallest: int = 48, factor: float = 2**0.5) -> li
 def _picture(where, image):
     image = np.asarray(image)
     if image.dtype not in (np.uint8, np.float32) or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"{where}: image is {image.dtype} of shape {image.shape}, expected uint8 or float32, "
-                         "(H, W, 3), one picture")  # fmt: skip
+        raise ValueError(
+            f"{where}: image is {image.dtype} of shape {image.shape}, expected uint8 or float32, (H, W, 3), one picture"
+        )
     return image
 
 
@@ -162,9 +163,12 @@ class Regions:
         """
         size, box = self.sizes[a] + self.sizes[b], self.boxes
         sides = np.maximum(box[a, ..., 2:], box[b, ..., 2:]) - np.minimum(box[a, ..., :2], box[b, ..., :2])
-        return {"colour": np.minimum(self.colour[a], self.colour[b]).sum(-1),
-                "texture": np.minimum(self.texture[a], self.texture[b]).sum(-1),
-                "size": 1 - size / area, "fill": 1 - (sides.prod(-1) - size) / area}  # fmt: skip
+        return {
+            "colour": np.minimum(self.colour[a], self.colour[b]).sum(-1),
+            "texture": np.minimum(self.texture[a], self.texture[b]).sum(-1),
+            "size": 1 - size / area,
+            "fill": 1 - (sides.prod(-1) - size) / area,
+        }
 
 
 def pixel_bins(image: np.ndarray) -> Any:
@@ -179,8 +183,9 @@ def pixel_bins(image: np.ndarray) -> Any:
     import cv2
 
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1)
-    right, down = (np.ascontiguousarray(np.moveaxis(cv2.Scharr(smooth, cv2.CV_32F, *way), -1, 0))
-                   for way in ((1, 0), (0, 1)))  # fmt: skip
+    right, down = (
+        np.ascontiguousarray(np.moveaxis(cv2.Scharr(smooth, cv2.CV_32F, *way), -1, 0)) for way in ((1, 0), (0, 1))
+    )
     texture = []
     for angle in np.arange(8) * np.pi / 4:
         slope = np.maximum(np.cos(angle) * right + np.sin(angle) * down, 0)
@@ -207,8 +212,10 @@ def describe(image: np.ndarray, segments: np.ndarray, bins: Any = None) -> Any:
     segments = np.asarray(segments, np.int64)
     flat, sizes = segments.ravel(), np.bincount(segments.ravel())
     if segments.shape != image.shape[:2] or not sizes.all():
-        raise ValueError(f"describe: segments of shape {segments.shape} with {np.sum(sizes > 0)} labels up to "
-                         f"{flat.max()}, expected {image.shape[:2]} and every label from 0")  # fmt: skip
+        raise ValueError(
+            f"describe: segments of shape {segments.shape} with {np.sum(sizes > 0)} labels up to "
+            f"{flat.max()}, expected {image.shape[:2]} and every label from 0"
+        )
 
     def histogram(planes, count):
         row = flat * count
@@ -236,16 +243,20 @@ def group(image: np.ndarray, segments: np.ndarray, similarities: Sequence[str] =
     _some_of("similarities", similarities, SIMILARITIES)
     first, segments = describe(image, segments, bins), np.asarray(segments, np.int64)
     count = len(first.sizes)
-    room = [np.concatenate([x, np.zeros((count - 1, *x.shape[1:]), x.dtype)])
-            for x in (first.sizes, first.boxes, first.colour, first.texture)]  # fmt: skip
+    room = [
+        np.concatenate([x, np.zeros((count - 1, *x.shape[1:]), x.dtype)])
+        for x in (first.sizes, first.boxes, first.colour, first.texture)
+    ]
     regions, near, pairs, values = Regions(*room), {region: set() for region in range(count)}, [], []
 
     def alike(a, b):
         compared = regions.similarity(a, b, segments.size)
         return sum(compared[name] for name in SIMILARITIES if name in similarities)
 
-    beside = [np.sort([one.ravel(), other.ravel()], axis=0) for one, other in
-              ((segments[:, :-1], segments[:, 1:]), (segments[:-1], segments[1:]))]  # fmt: skip
+    beside = [
+        np.sort([one.ravel(), other.ravel()], axis=0)
+        for one, other in ((segments[:, :-1], segments[:, 1:]), (segments[:-1], segments[1:]))
+    ]
     low, high = np.concatenate(beside, axis=1)
     low, high = np.divmod(np.unique((low * count + high)[low < high]), count)
     heap = list(zip((-alike(low, high)).tolist(), low.tolist(), high.tolist()))
@@ -331,8 +342,10 @@ def rcnn(
     rare = keras.initializers.Constant(-2.0)  # most crops show none of most classes
     named = layers.Dense(num_classes, "sigmoid", bias_initializer=rare, name="class")
     moved = layers.Flatten()(layers.Conv2D(64, 1, activation="relu")(x))
-    outputs = {"class": named(layers.GlobalAveragePooling2D()(x)),
-               "box": layers.Dense(4, kernel_initializer="zeros", name="box")(moved)}  # fmt: skip
+    outputs = {
+        "class": named(layers.GlobalAveragePooling2D()(x)),
+        "box": layers.Dense(4, kernel_initializer="zeros", name="box")(moved),
+    }
     heads = keras.Model(features, outputs, name="heads")
     return keras.Model(crops, heads(body(crops)), name=f"rcnn_{mode}")
 
@@ -364,14 +377,18 @@ def examples(
         ValueError: for another number of pictures, or labels outside the classes.
     """
     if not len(proposals) == len(true_boxes) == len(labels) > 0:
-        raise ValueError(f"examples: {len(proposals)} proposals, {len(true_boxes)} true_boxes, {len(labels)} labels; "
-                         "expected as many of each, an entry a picture")  # fmt: skip
+        raise ValueError(
+            f"examples: {len(proposals)} proposals, {len(true_boxes)} true_boxes, {len(labels)} labels; "
+            "expected as many of each, an entry a picture"
+        )
     generator, chosen, classes, offsets = np.random.default_rng(seed), [], [], []
     for own, true, names in zip(proposals, true_boxes, labels, strict=True):
         true, names = np.asarray(true, np.float32).reshape(-1, 4), np.asarray(names, int)
         if names.shape != (len(true),) or ((names < 0) | (names >= num_classes)).any():
-            raise ValueError(f"examples: labels {names.tolist()} for {len(true)} boxes, expected one a box, from 0 to "
-                             f"{num_classes - 1}")  # fmt: skip
+            raise ValueError(
+                f"examples: labels {names.tolist()} for {len(true)} boxes, expected one a box, from 0 to "
+                f"{num_classes - 1}"
+            )
         every = np.concatenate([true, own])
         overlap = boxes.iou(every, true) if len(true) else np.zeros((len(every), 1))
         shown = generator.permutation(np.flatnonzero(overlap.max(1) >= positive))[: round(share * per_image)]
@@ -433,8 +450,10 @@ def train_rcnn(
     """
     began, counts = time.perf_counter(), [len(own) for own in chosen]
     if sum(counts) != len(targets["box"]) or len(images) != len(counts):
-        raise ValueError(f"train_rcnn: {len(images)} images, and {sum(counts)} boxes in {len(counts)} pictures with "
-                         f"{len(targets['box'])} targets; `examples` gives what fits")  # fmt: skip
+        raise ValueError(
+            f"train_rcnn: {len(images)} images, and {sum(counts)} boxes in {len(counts)} pictures with "
+            f"{len(targets['box'])} targets; `examples` gives what fits"
+        )
     owner, every = np.repeat(np.arange(len(images)), counts), np.concatenate(chosen)
     learning = model.layers[1].trainable
     if not learning:

@@ -168,8 +168,11 @@ def check_boxes(store: Any, entry: Any, image: np.ndarray, report: Callable) -> 
         corners = np.array(box, np.float32)
         inside = (corners >= -0.01).all() and (corners <= np.float32([width, height] * 2) + 0.01).all()
         if not (inside and (corners[:2] < corners[2:]).all()):
-            report("outside", f"{store.path}: a box of {store.base}{entry.image} is empty or outside its "
-                              f"{width}×{height} pixels: {corners.tolist()}")  # fmt: skip
+            report(
+                "outside",
+                f"{store.path}: a box of {store.base}{entry.image} is empty or outside its "
+                f"{width}×{height} pixels: {corners.tolist()}",
+            )
 
 
 def check_map(store: Any, entry: Any, image: np.ndarray, mask: np.ndarray, names: Any, report: Callable) -> None:
@@ -178,8 +181,11 @@ def check_map(store: Any, entry: Any, image: np.ndarray, mask: np.ndarray, names
     if mask.ndim != 2:
         report("other", f"{where} is in colours, expected the number of a class at each pixel")
     elif mask.shape != image.shape[:2]:
-        report("size", f"{where} has {mask.shape[1]}×{mask.shape[0]} pixels, its image {entry.image} "
-                       f"{image.shape[1]}×{image.shape[0]}; give both one size, and no EXIF orientation")  # fmt: skip
+        report(
+            "size",
+            f"{where} has {mask.shape[1]}×{mask.shape[0]} pixels, its image {entry.image} "
+            f"{image.shape[1]}×{image.shape[0]}; give both one size, and no EXIF orientation",
+        )
     elif mask.max() >= len(names) or mask.min() < 0:
         bad = mask.min() if mask.min() < 0 else mask.max()
         report("other", f"{where} holds {int(bad)}, expected 0…{len(names) - 1}, as classes.txt has {len(names)} lines")
@@ -196,8 +202,10 @@ def scan_folder(store: Any, wanted: str | None, report: Callable) -> Any:
     deep = [file.split("/")[:2] for file in files if file.count("/") >= 2]
     divided = any(canonical(top) in known for top, _ in deep) or {canonical(top) for top in tops} <= set(SPLITS)
     if not divided and (nested := sorted({f"{top}/{inner}" for top, inner in deep if canonical(inner) in SPLITS})):
-        raise fault(f"{store.path}: the folders {_some(nested)} would mix the splits; give the path of one folder that "
-                    f"holds splits, or arrange it as {KINDS['folder']}")  # fmt: skip
+        raise fault(
+            f"{store.path}: the folders {_some(nested)} would mix the splits; give the path of one folder that "
+            f"holds splits, or arrange it as {KINDS['folder']}"
+        )
     depth = 1 if divided else 0  # of the class folders
     entries, apart = [], collections.Counter()
     for file in files:
@@ -300,14 +308,20 @@ def _voc_splits(store, notes, report, choose):
         else:
             lists[name] = file, _voc_list(store, file, notes, report)
     if not lists and others:
-        report("other", f"{store.where(others[0])} is a list, but there is neither train.txt, val.txt, test.txt nor "
-                        "trainval.txt beside it; add these, or take the folder out")  # fmt: skip
+        report(
+            "other",
+            f"{store.where(others[0])} is a list, but there is neither train.txt, val.txt, test.txt nor "
+            "trainval.txt beside it; add these, or take the folder out",
+        )
     if not lists:
         return {name: drawn(name) for name in notes}, []
     for one, other in itertools.combinations([split for split in SPLITS if split in lists], 2):
         if both := sorted(set(lists[one][1]) & set(lists[other][1])):
-            report("other", f"{store.where(lists[one][0])} and {lists[other][0]} both list {_some(both)}; an image "
-                            "belongs to one split")  # fmt: skip
+            report(
+                "other",
+                f"{store.where(lists[one][0])} and {lists[other][0]} both list {_some(both)}; an image "
+                "belongs to one split",
+            )
     split_of = {name: split for split in reversed(SPLITS) if split in lists for name in lists[split][1]}
     missing = [split for split in ("train", "val") if split not in lists]  # these are in trainval.txt
     for name in lists.get("trainval", (None, []))[1]:
@@ -336,8 +350,11 @@ def _voc_list(store, file, notes, report):
         names = [stem] if stem in notes else by_stem.get(stem.rsplit("/", 1)[-1], [])
         if len(names) != 1:
             told = f"may be {' or '.join(notes[n] for n in names)}" if names else "has no annotation"
-            report("missing", f"{store.where(file)}: {_short(line)} in line {number} {told}; expected a name such as "
-                              f"{next(iter(notes))}")  # fmt: skip
+            report(
+                "missing",
+                f"{store.where(file)}: {_short(line)} in line {number} {told}; expected a name such as "
+                f"{next(iter(notes))}",
+            )
         elif names[0] in found:
             lines_of_it = f"lines {found[names[0]]} and {number}"
             report("other", f"{store.where(file)}: {_short(line)} is in {lines_of_it}; take one out")
@@ -393,8 +410,10 @@ def _corner(box, corner, store, file):
     value = _number(texts[0]) if len(texts) == 1 else None
     if value is None:
         found = "lacks one" if not texts else "has several" if len(texts) > 1 else f"has {_short(texts[0])} for one"
-        raise fault(f"{store.path}: an object of {store.base}{file} {found} of bndbox's {', '.join(CORNERS)}; expected "
-                    "a number for each")  # fmt: skip
+        raise fault(
+            f"{store.path}: an object of {store.base}{file} {found} of bndbox's {', '.join(CORNERS)}; expected "
+            "a number for each"
+        )
     return value
 
 
@@ -458,8 +477,11 @@ def scan_coco(store: Any, wanted: str | None, report: Callable) -> Any:
     first, *others = names
     for other in others:
         if [*names[first].values()] != [*names[other].values()]:
-            report("other", f"{store.where(first)} numbers the classes {_some([*names[first].values()])}, but {other} "
-                            f"{_some([*names[other].values()])}; give all splits the same categories")  # fmt: skip
+            report(
+                "other",
+                f"{store.where(first)} numbers the classes {_some([*names[first].values()])}, but {other} "
+                f"{_some([*names[other].values()])}; give all splits the same categories",
+            )
     class_names = _distinct([*names[first].values()], store.where(first), report)
     bare = [file for file in _images(store) if file not in taken] if wanted is None else []
     return Listing(entries, class_names, notes=_passed_over(store, []), bare=bare)
@@ -661,8 +683,11 @@ def _mask_names(store, report):
     if not names:
         raise fault(f"{store.path}: no classes.txt with a class a line; expected {KINDS['masks']}")
     if "" in names:
-        report("other", f"{store.where('classes.txt')}: line {names.index('') + 1} is empty, but lines number the "
-                        "classes; name a class in it, or take it out")  # fmt: skip
+        report(
+            "other",
+            f"{store.where('classes.txt')}: line {names.index('') + 1} is empty, but lines number the "
+            "classes; name a class in it, or take it out",
+        )
     names = _distinct(names, store.where("classes.txt"), report)
     if "void" in names[:-1]:
         report(
@@ -691,8 +716,11 @@ def _unwrap(store, looks_right):
 
 def _images(store):
     """List the files that are taken for images: all but texts, so that an unknown format is refused and not lost."""
-    return [name for name in store.names if not name.lower().endswith(TEXT_ENDINGS) and ("/" in name or
-            name.lower().endswith(IMAGE_ENDINGS))]  # fmt: skip
+    return [
+        name
+        for name in store.names
+        if not name.lower().endswith(TEXT_ENDINGS) and ("/" in name or name.lower().endswith(IMAGE_ENDINGS))
+    ]
 
 
 def _passed_over(store, files):

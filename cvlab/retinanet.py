@@ -27,12 +27,24 @@ PARTS = ("backbone", "fpn", "box_head", "class_tower", "class_logits")
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # offsets divided by these are about as large as the logits
 BACKGROUND, IGNORED = -1, -2  # what an anchor learns in place of a class
 MATRICES = (  # of `winograd`, along one axis, for inputs, weights and outputs: polynomials at 0, 1, −1, 2, −2, infinity
-    ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
-     (0, 4, 0, -5, 0, 1)),
-    ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6), (1 / 24, 1 / 12, 1 / 6),
-     (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+    (
+        (4, 0, -5, 0, 1, 0),
+        (0, -4, -4, 1, 1, 0),
+        (0, 4, -4, -1, 1, 0),
+        (0, -2, -1, 2, 1, 0),
+        (0, 2, -1, -2, 1, 0),
+        (0, 4, 0, -5, 0, 1),
+    ),
+    (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
     ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-)  # fmt: skip
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +81,15 @@ class RetinaNetConfig:
         if isinstance(names, str) or not names or len(set(names)) < len(names):
             raise ValueError(f"RetinaNetConfig: class_names={names!r}, expected at least one, and each once")
         if len(strides) != len(self.anchor_sizes) or list(strides) != [strides[0] * 2**i for i in range(len(strides))]:
-            raise ValueError(f"RetinaNetConfig: strides={strides} with anchor_sizes={self.anchor_sizes}, expected one "
-                             "of each a level, and each stride twice the one before")  # fmt: skip
+            raise ValueError(
+                f"RetinaNetConfig: strides={strides} with anchor_sizes={self.anchor_sizes}, expected one "
+                "of each a level, and each stride twice the one before"
+            )
         if self.input_size <= 0 or self.input_size % strides[-1]:
-            raise ValueError(f"RetinaNetConfig: input_size={self.input_size}, expected a multiple of {strides[-1]}, "
-                             "the largest stride")  # fmt: skip
+            raise ValueError(
+                f"RetinaNetConfig: input_size={self.input_size}, expected a multiple of {strides[-1]}, "
+                "the largest stride"
+            )
         if not 0 < self.prior < 1:
             raise ValueError(f"RetinaNetConfig: prior={self.prior}, expected a probability between 0 and 1")
 
@@ -383,16 +399,22 @@ def train(
     """
     began, config, known = time.perf_counter(), model.config, len(model.config.class_names)
     if not len(images) == len(true_boxes) == len(labels) > 0:
-        raise ValueError(f"retinanet.train: {len(images)} images, {len(true_boxes)} true_boxes and {len(labels)} "
-                         "labels; expected as many of each, one at least")  # fmt: skip
+        raise ValueError(
+            f"retinanet.train: {len(images)} images, {len(true_boxes)} true_boxes and {len(labels)} "
+            "labels; expected as many of each, one at least"
+        )
     for i, (own, names) in enumerate(zip(true_boxes, labels, strict=True)):
         own = np.asarray(own, np.float32)
         if own.size and (own.shape[1:] != (4,) or not (own[:, :2] < own[:, 2:]).all()):
-            raise ValueError(f"retinanet.train: true_boxes[{i}] has shape {own.shape} and is {own.tolist()}; expected "
-                             "(T, 4), x_min < x_max and y_min < y_max: none is empty")  # fmt: skip
+            raise ValueError(
+                f"retinanet.train: true_boxes[{i}] has shape {own.shape} and is {own.tolist()}; expected "
+                "(T, 4), x_min < x_max and y_min < y_max: none is empty"
+            )
         if np.shape(names) != (len(own),) or any(not 0 <= label < known for label in names):
-            raise ValueError(f"retinanet.train: labels[{i}] is {np.asarray(names).tolist()} for {len(own)} boxes; "
-                             f"expected one a box, 0…{known - 1}, for {', '.join(config.class_names)}")  # fmt: skip
+            raise ValueError(
+                f"retinanet.train: labels[{i}] is {np.asarray(names).tolist()} for {len(own)} boxes; "
+                f"expected one a box, 0…{known - 1}, for {', '.join(config.class_names)}"
+            )
     if not model.trainable_variables:
         raise ValueError("retinanet.train: nothing in the model is trainable; `trainable` chooses what is")
     learning = [part for part in PARTS if model.get_layer(part).trainable_variables]
@@ -615,8 +637,10 @@ def trainable(model: "keras.Model", like: str | Sequence[str] | None = None) -> 
         patterns = [like] if isinstance(like, str) else list(like)
         for pattern in patterns:
             if not fnmatch.filter(named, pattern):
-                raise ValueError(f"trainable: like={pattern!r} fits no variable; their names begin with "
-                                 f"{', '.join(f'{part}/' for part in PARTS)}")  # fmt: skip
+                raise ValueError(
+                    f"trainable: like={pattern!r} fits no variable; their names begin with "
+                    f"{', '.join(f'{part}/' for part in PARTS)}"
+                )
         frozen = [layer.variables for layer in classify.all_layers(model) if not layer.trainable]
         kept = {id(variable) for variables in frozen for variable in variables}
         for name, variable in named.items():

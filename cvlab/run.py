@@ -181,8 +181,10 @@ def located(parameter: str, value: Any) -> Any:
         return value
     place = Path(os.path.abspath(os.path.expanduser(value)))
     if parameter == "path" and not place.exists():
-        raise CommandError(f"run: parameter path is {value!r}, and there is no {place}; give a folder or archive with "
-                           "your data, from here or as an absolute path")  # fmt: skip
+        raise CommandError(
+            f"run: parameter path is {value!r}, and there is no {place}; give a folder or archive with "
+            "your data, from here or as an absolute path"
+        )
     looks_like_a_path = parameter == "path" or "/" in value or os.sep in value or "~" in value or Path(value).suffix
     return str(place) if looks_like_a_path and place.exists() else value
 
@@ -303,11 +305,18 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
     try:
         nbformat.write(notebook, partial)
         papermill.execute_notebook(
-            str(partial), str(partial), parameters, kernel_name="python3", language="python",
-            progress_bar=False, cwd=str(folder), on_cell_start=progress and progress.start_cell,
+            str(partial),
+            str(partial),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            cwd=str(folder),
+            on_cell_start=progress and progress.start_cell,
             extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
-            kernel_manager_class=_quiet_kernel_manager(), engine_name=_sparing_engine(),
-        )  # fmt: skip
+            kernel_manager_class=_quiet_kernel_manager(),
+            engine_name=_sparing_engine(),
+        )
         executed, reported = _take_report(partial)
         _put(partial, target)
         failed.unlink(missing_ok=True)

@@ -41,8 +41,11 @@ def fcn(
     Source: Long, Shelhamer and Darrell, Fully convolutional networks for semantic segmentation, CVPR 2015.
     """
     if stride not in (known := strides(backbone)):
-        raise ValueError("fcn: stride={!r}, expected {}, {} or {}, as {}'s coarsest map has stride {}".format(
-            stride, *known, backbone.name, known[0]))  # fmt: skip
+        raise ValueError(
+            "fcn: stride={!r}, expected {}, {} or {}, as {}'s coarsest map has stride {}".format(
+                stride, *known, backbone.name, known[0]
+            )
+        )
     if int(num_classes) != num_classes or num_classes < 2:
         raise ValueError(f"fcn: num_classes={num_classes!r}, expected an integer from 2 on")
     scored = [s for s in known[::-1] if s >= stride]
@@ -62,8 +65,9 @@ def strides(backbone: "keras.Model") -> tuple:
     """
     shape = backbone.compute_output_shape((1, 256, 256, 3))
     if len(shape) != 4:
-        raise ValueError(f"fcn: {backbone.name} gives {shape}, expected feature maps (N, h, w, C); build it with "
-                         "include_top=False")  # fmt: skip
+        raise ValueError(
+            f"fcn: {backbone.name} gives {shape}, expected feature maps (N, h, w, C); build it with include_top=False"
+        )
     coarsest = 256 // shape[1]
     return coarsest, coarsest // 2, coarsest // 4
 
@@ -73,8 +77,9 @@ def _heads(widths, num_classes, scored, name="heads"):
     maps = [keras.Input((None, None, width)) for width in widths]
     scores = layers.Conv2D(num_classes, 1, name=f"score_{scored[-1]}")(maps[-1])
     for size, finer in zip(scored[-2::-1], maps[-2::-1]):
-        larger = layers.Conv2DTranspose(num_classes, 4, 2, "same", use_bias=False, name=f"twice_{size}",
-                                        kernel_initializer=bilinear_initializer)(scores)  # fmt: skip
+        larger = layers.Conv2DTranspose(
+            num_classes, 4, 2, "same", use_bias=False, name=f"twice_{size}", kernel_initializer=bilinear_initializer
+        )(scores)
         own = layers.Conv2D(num_classes, 1, kernel_initializer="zeros", name=f"score_{size}")(finer)
         scores = layers.Add(name=f"add_{size}")([Cut(name=f"cut_{size}")([larger, own]), own])
     return keras.Model(maps, scores, name=name)
@@ -219,8 +224,10 @@ def convolution_matrix(kernel: Any, input_shape: int | Sequence[int], stride: in
     if kernel.ndim != 2 or not kernel.size:
         raise ValueError(f"convolution_matrix: kernel has shape {kernel.shape}, expected (k, l)")
     if padding not in ("valid", "same") or int(stride) != stride or stride < 1:
-        raise ValueError(f"convolution_matrix: stride={stride!r}, padding={padding!r}; expected an integer from 1 on, "
-                         "and 'valid' or 'same'")  # fmt: skip
+        raise ValueError(
+            f"convolution_matrix: stride={stride!r}, padding={padding!r}; expected an integer from 1 on, "
+            "and 'valid' or 'same'"
+        )
     rows, columns = (_reach(n, k, stride, padding) for n, k in zip(input_shape, kernel.shape, strict=True))
     if not (len(rows) and len(columns)):
         raise ValueError(f"convolution_matrix: the kernel, {kernel.shape}, is larger than the input, {input_shape}")
@@ -260,12 +267,16 @@ def transposed_convolution(
     """
     x, kernel = np.asarray(x, float), np.asarray(kernel, float)
     if output_size is None:
-        output_size = [n * stride if padding == "same" else (n - 1) * stride + max(k, stride)
-                       for n, k in zip(x.shape, kernel.shape)]  # fmt: skip
+        output_size = [
+            n * stride if padding == "same" else (n - 1) * stride + max(k, stride)
+            for n, k in zip(x.shape, kernel.shape)
+        ]
     matrix, shape = convolution_matrix(kernel, output_size, stride, padding)
     if shape != x.shape:
-        raise ValueError(f"transposed_convolution: output_size={tuple(output_size)} becomes {shape} under this "
-                         f"convolution, but x has shape {x.shape}")  # fmt: skip
+        raise ValueError(
+            f"transposed_convolution: output_size={tuple(output_size)} becomes {shape} under this "
+            f"convolution, but x has shape {x.shape}"
+        )
     return (matrix.T @ x.ravel()).reshape(output_size)
 
 
@@ -303,11 +314,15 @@ def train(
     began, masks, num_classes = time.perf_counter(), np.asarray(masks), model.output.shape[-1]
     images = _large_enough(model, images, "segment.train")
     if masks.shape != images.shape[:3] or not np.issubdtype(masks.dtype, np.integer):
-        raise ValueError(f"segment.train: masks of {masks.dtype} have shape {masks.shape}, expected integers of "
-                         f"{images.shape[:3]}, one for each pixel of the pictures")  # fmt: skip
+        raise ValueError(
+            f"segment.train: masks of {masks.dtype} have shape {masks.shape}, expected integers of "
+            f"{images.shape[:3]}, one for each pixel of the pictures"
+        )
     if unknown := set(np.unique(masks).tolist()) - {*range(num_classes), ignore}:
-        raise ValueError(f"segment.train: masks hold {min(unknown)}, expected classes from 0 to {num_classes - 1}; "
-                         f"ignore={ignore} is the label of void")  # fmt: skip
+        raise ValueError(
+            f"segment.train: masks hold {min(unknown)}, expected classes from 0 to {num_classes - 1}; "
+            f"ignore={ignore} is the label of void"
+        )
 
     def draw(rows, generator):
         pairs = [(images[i], masks[i]) for i in rows]
@@ -565,6 +580,8 @@ def _large_enough(model, images, name):
         raise ValueError(f"{name}: images hold {networks.not_finite(images)}, expected finite numbers")
     cell = model.get_layer("whole").cell
     if min(images.shape[1:3]) < cell:
-        raise ValueError(f"{name}: a picture of {images.shape[2]}×{images.shape[1]} pixels is too small, as a cell of "
-                         f"the coarsest map stands for {cell}×{cell}; enlarge it first")  # fmt: skip
+        raise ValueError(
+            f"{name}: a picture of {images.shape[2]}×{images.shape[1]} pixels is too small, as a cell of "
+            f"the coarsest map stands for {cell}×{cell}; enlarge it first"
+        )
     return images

@@ -12,12 +12,26 @@ from .page import Shown, identifier, img, pixels, prose, require
 # Okabe and Ito's blue, vermillion, green and purple, and a grey: 3:1 on white and on dark, apart for the colour-blind.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6E6E6E")
 STYLE = {
-    "figure.facecolor": "#ffffff", "savefig.facecolor": "#ffffff", "figure.constrained_layout.use": True,
-    "text.color": "#1a1a1a", "font.size": 11, "axes.titlesize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "axes.edgecolor": "#767676", "grid.color": "#e3e3e3", "lines.linewidth": 2, "legend.frameon": False,
-    "image.interpolation": "nearest", "image.cmap": "viridis", "svg.hashsalt": "cvlab",
-}  # fmt: skip
+    "figure.facecolor": "#ffffff",
+    "savefig.facecolor": "#ffffff",
+    "figure.constrained_layout.use": True,
+    "text.color": "#1a1a1a",
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#767676",
+    "grid.color": "#e3e3e3",
+    "lines.linewidth": 2,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+    "image.cmap": "viridis",
+    "svg.hashsalt": "cvlab",
+}
 PAGE_WIDTH = 800  # CSS pixels; large images are reduced to two pixels for each that their place in a page has
 
 

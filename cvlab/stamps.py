@@ -100,13 +100,17 @@ def report() -> None:
     keras = sys.modules.get("keras")
     packages = ["numpy", *(["keras", keras.backend.backend()] if keras else [])]
     versions = {name: sys.modules[name].__version__ for name in packages if name in sys.modules}
-    print(json.dumps({
-        "versions": {"python": platform.python_version(), **versions},
-        "machine": {"architecture": platform.machine(), "processor": _processor()},
-        "files": dict(sorted(files.opened.items())),
-        "cpu_seconds": round(time.process_time(), 1),
-        "claims": check.tally if check else {"skipped": 0, "failed": 0},
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "versions": {"python": platform.python_version(), **versions},
+                "machine": {"architecture": platform.machine(), "processor": _processor()},
+                "files": dict(sorted(files.opened.items())),
+                "cpu_seconds": round(time.process_time(), 1),
+                "claims": check.tally if check else {"skipped": 0, "failed": 0},
+            }
+        )
+    )
 
 
 def _processor():

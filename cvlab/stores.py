@@ -24,16 +24,50 @@ from .files import DataError
 LARGEST_FILE = 1 << 30  # bytes
 LARGEST_IMAGE = 89_478_485  # pixels, as in Pillow: from here on it suspects a decompression bomb
 IMAGE_ENDINGS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".ppm", ".pgm",
-    ".pbm", ".pnm", ".jp2", ".tga", ".avif",
-)  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".jp2",
+    ".tga",
+    ".avif",
+)
 # Decoders that are used whatever a file is called; Pillow's others run programs, or hardly ever meet a photograph.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "TGA", "AVIF")
 SIXTEEN_BITS = ("PNG", "PPM", "JPEG2000")  # formats whose grey values Pillow may widen from 16 to 32 bits
 TEXT_ENDINGS = (
-    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".log",
-    ".html", ".htm", ".pdf", ".py", ".ipynb", ".sh",
-)  # fmt: skip
+    ".txt",
+    ".md",
+    ".rst",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".xml",
+    ".yml",
+    ".yaml",
+    ".toml",
+    ".ini",
+    ".cfg",
+    ".log",
+    ".html",
+    ".htm",
+    ".pdf",
+    ".py",
+    ".ipynb",
+    ".sh",
+)
 METADATA = {"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir", "icon\r"}
 
 
@@ -199,8 +233,10 @@ class Store:
         except Exception as error:  # Pillow's decoders raise what they meet in a broken file
             told = "it is damaged, or no image that can be read" if isinstance(error, OSError) else _told(error)
             told += f": {_told(error)}" if isinstance(error, OSError) and "BytesIO" not in str(error) else ""
-            raise fault(f"{self.where(name)} can't be read as an image ({told}); copy it anew, save it as JPEG or PNG, "
-                        "or take it out") from error  # fmt: skip
+            raise fault(
+                f"{self.where(name)} can't be read as an image ({told}); copy it anew, save it as JPEG or PNG, "
+                "or take it out"
+            ) from error
 
     def _compare(self, name, width, height, turned, declared):
         """Compare an image's size as shown with the size that its annotation declares."""
@@ -234,16 +270,19 @@ class Store:
                 else:
                     self._add(name, entry.path, entry.is_file())
         except OSError as error:
-            self.faults.append(f"{self.path}: the folder {folder or '.'} can't be listed ({_told(error)}); see to its "
-                               "permissions")  # fmt: skip
+            self.faults.append(
+                f"{self.path}: the folder {folder or '.'} can't be listed ({_told(error)}); see to its permissions"
+            )
 
     def _list_archive(self):
         try:
             self.zip = zipfile.ZipFile(self.path)
             entries = self.zip.infolist()
         except Exception as error:  # see read
-            raise fault(f"{self.path} is not a whole zip archive ({_told(error)}); fetch it again, or unpack it and "
-                        "give the folder") from error  # fmt: skip
+            raise fault(
+                f"{self.path} is not a whole zip archive ({_told(error)}); fetch it again, or unpack it and "
+                "give the folder"
+            ) from error
         for entry in entries:
             name = posixpath.normpath(_name_in_archive(entry).replace("\\", "/"))
             parts = name.split("/")
@@ -260,8 +299,10 @@ class Store:
     def _add(self, name, place, is_file):
         composed = unicodedata.normalize("NFC", name)
         if not is_file:
-            self.faults.append(f"{self.path}: {name} is no file, or a link that leads nowhere; put the file in its "
-                               "place, or take it out")  # fmt: skip
+            self.faults.append(
+                f"{self.path}: {name} is no file, or a link that leads nowhere; put the file in its "
+                "place, or take it out"
+            )
         elif composed in self.places:
             self.faults.append(f"{self.path}: has {composed} twice; take one out")
         else:

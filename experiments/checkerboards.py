@@ -23,8 +23,15 @@ from cvlab import backend, classify, data, segment
 from ._timing import machine, resume, write
 
 RATES = {"bilinear": 0.01, "as kernel 3": 0.01, "random": 0.03, "resize": 0.03}  # as in the lesson
-KINDS = [("bilinear", 4), ("bilinear", 3), ("random", 4), ("random", 3), ("as kernel 3", 4), ("resize", 3),
-         *(("random", k) for k in (2, 6, 5))]  # fmt: skip
+KINDS = [
+    ("bilinear", 4),
+    ("bilinear", 3),
+    ("random", 4),
+    ("random", 3),
+    ("as kernel 3", 4),
+    ("resize", 3),
+    *(("random", k) for k in (2, 6, 5)),
+]
 STEPS = 90
 TRAIN, VAL, SIDE, BATCH = 200, 50, 64, 8
 
@@ -58,8 +65,11 @@ def tested(net, cells, pixels):
     """Give the RMSE, that inside the margin, and the pattern on flat grey, all in grey levels."""
     inner, found = np.s_[:, 16:-16, 16:-16], ops.convert_to_numpy(net(cells))
     flat = ops.convert_to_numpy(net(np.full((1, 14, 14, 3), 0.5, "float32")))
-    return {"RMSE": rmse(found, pixels), "inside": rmse(found[inner], pixels[inner]),
-            "pattern": 255 * float(flat[0, 32:-32, 32:-32].std((0, 1)).mean())}  # fmt: skip
+    return {
+        "RMSE": rmse(found, pixels),
+        "inside": rmse(found[inner], pixels[inner]),
+        "pattern": 255 * float(flat[0, 32:-32, 32:-32].std((0, 1)).mean()),
+    }
 
 
 def measure(run, train, val):
@@ -79,8 +89,11 @@ def measure(run, train, val):
     losses = ["mse"] * len(nets)
     classify.optimize(together, losses, draw, TRAIN, run["steps"], RATES[run["start"]], BATCH, progress=True)
     after = [tested(net, *val) for net in nets]
-    return run | {f"{what}, {when}": [round(each[what], 2) for each in results]
-                  for when, results in (("before", before), ("after", after)) for what in before[0]}  # fmt: skip
+    return run | {
+        f"{what}, {when}": [round(each[what], 2) for each in results]
+        for when, results in (("before", before), ("after", after))
+        for what in before[0]
+    }
 
 
 def main():
@@ -96,8 +109,16 @@ def main():
     for run in todo:
         rows.append(measure(run, *parts))
         print(json.dumps(rows[-1]), flush=True)
-        write("checkerboards", {"command": "python -m experiments.checkerboards", "data": "scenes", "sha256": sha256,
-                                "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "checkerboards",
+            {
+                "command": "python -m experiments.checkerboards",
+                "data": "scenes",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -91,8 +91,12 @@ def paint_over(images, masks):
     """Fill the masked pixels from what is around them."""
     import cv2
 
-    return np.stack([cv2.inpaint(image, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-                     for image, mask in zip(images, masks, strict=True)])  # fmt: skip
+    return np.stack(
+        [
+            cv2.inpaint(image, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+            for image, mask in zip(images, masks, strict=True)
+        ]
+    )
 
 
 def test(model, part, seed):
@@ -106,8 +110,11 @@ def test(model, part, seed):
     probabilities = classify.features(model, part.images)
     right = probabilities.argmax(1) == part.labels
     painted = classify.features(model, paint_over(part.images, eye_masks(part, 2))).argmax(1) == part.labels
-    maps = {"cam": explain.cam(model, part.images), "grad_cam": explain.grad_cam(model, part.images),
-            "random": np.random.default_rng(seed).random(eyes.shape)}  # fmt: skip
+    maps = {
+        "cam": explain.cam(model, part.images),
+        "grad_cam": explain.grad_cam(model, part.images),
+        "random": np.random.default_rng(seed).random(eyes.shape),
+    }
     hit = {name: metrics.pointing_game(own, eyes, TOLERANCE) for name, own in maps.items()}
     at, rows = peaks(maps["cam"], part, hit["cam"]), []
     for count in (2, 1, 0):
@@ -115,9 +122,11 @@ def test(model, part, seed):
         places, often = np.unique(at[chosen], return_counts=True)
         shares = {"accuracy": right[chosen], "confidence": probabilities[chosen].max(1), "painted": painted[chosen]}
         shares |= {name: own[chosen] for name, own in hit.items()}
-        rows.append({"split": part.split, "eyes": count, "pictures": int(chosen.sum())}
-                    | {name: round(float(values.mean()), 4) for name, values in shares.items()}
-                    | {"peaks": dict(zip(places.tolist(), often.tolist(), strict=True))})  # fmt: skip
+        rows.append(
+            {"split": part.split, "eyes": count, "pictures": int(chosen.sum())}
+            | {name: round(float(values.mean()), 4) for name, values in shares.items()}
+            | {"peaks": dict(zip(places.tolist(), often.tolist(), strict=True))}
+        )
     return rows
 
 
@@ -133,8 +142,15 @@ def main():
         tested = [row for split in TESTED_ON for row in test(model, parts[split], run["seed"])]
         rows.append(run | {"seconds": round(took, 1), "tested": tested})
         print(json.dumps(rows[-1]), flush=True)
-        write("eyes", {"command": "python -m experiments.eyes", "sha256": sha256,
-                       "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "eyes",
+            {
+                "command": "python -m experiments.eyes",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -37,9 +37,19 @@ def plan(seeds):
     """List what is measured, a dict each."""
     runs = [("toys", choice, WITHOUT) for choice in CHOICES]
     runs += [("toys", "last layer", 0), ("ImageNet", "everything", WITHOUT)]
-    ducks = [{"data": "duck", "start": start, "without": without, "trained": choice, "steps": STEPS,
-              "learning_rate": CHOICES[choice][1], "seed": seed}
-             for start, choice, without in runs for seed in range(seeds)]  # fmt: skip
+    ducks = [
+        {
+            "data": "duck",
+            "start": start,
+            "without": without,
+            "trained": choice,
+            "steps": STEPS,
+            "learning_rate": CHOICES[choice][1],
+            "seed": seed,
+        }
+        for start, choice, without in runs
+        for seed in range(seeds)
+    ]
     for run in ducks:
         if run["start"] == "toys":  # the old classes have a last layer to train again
             run["refit_steps"] = REFIT_STEPS
@@ -62,9 +72,11 @@ def beside(part, count):
         return part
     background, times = data.load("scenes", "train", limit=count), count // len(part)
     return dataclasses.replace(
-        part, images=np.concatenate([part.images] * times + [background.images]),
+        part,
+        images=np.concatenate([part.images] * times + [background.images]),
         boxes=part.boxes * times + [np.zeros((0, 4), np.float32)] * count,
-        labels=part.labels * times + [np.zeros(0, np.int64)] * count)  # fmt: skip
+        labels=part.labels * times + [np.zeros(0, np.int64)] * count,
+    )
 
 
 def novel(name, start):
@@ -121,8 +133,17 @@ def measure(run, parts, base, rivals):
     model = novel(train.class_names[0], run["start"])
     chosen = retinanet.trainable(model, CHOICES[run["trained"]][0])
     shown, copies = beside(train, run["without"]), 1 if run["without"] else 32
-    took = retinanet.train(model, shown.images, shown.boxes, shown.labels, run["steps"], run["learning_rate"],
-                           augment=retinanet.augment, copies=copies, seed=run["seed"])["seconds"]  # fmt: skip
+    took = retinanet.train(
+        model,
+        shown.images,
+        shown.boxes,
+        shown.labels,
+        run["steps"],
+        run["learning_rate"],
+        augment=retinanet.augment,
+        copies=copies,
+        seed=run["seed"],
+    )["seconds"]
     found = retinanet.detect(model, test.images)
     scored = score(found, test)
     row = run | {"variables": len(chosen), "pictures": len(train), "tested": len(test), "seconds": round(took, 1)}
@@ -163,8 +184,12 @@ def main():
             continue
         rows.append(measure(run, parts, base, rivals))
         print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.fine_tuning", "sha256": sha256, "base": before,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.fine_tuning",
+            "sha256": sha256,
+            "base": before,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("fine_tuning", {**about, "rows": rows})
 
 

@@ -45,12 +45,22 @@ def best_rate(run, rows):
 def measure(run, backbone, train, part):
     """Train one detector and test it: the run with its first and last losses, its scores and seconds."""
     backend.set_seed(run["seed"])
-    config = retinanet.RetinaNetConfig(train.class_names, input_size=128, channels=64, depth=1, prior=run["prior"],
-                                       **LEVELS[run["levels"]])  # fmt: skip
+    config = retinanet.RetinaNetConfig(
+        train.class_names, input_size=128, channels=64, depth=1, prior=run["prior"], **LEVELS[run["levels"]]
+    )
     model = retinanet.build(config, body=classify.copy_body(backbone, "fine_tune", config.strides, name="backbone"))
     gamma, alpha = LOSSES[run["loss"]]
-    trained = retinanet.train(model, train.images, train.boxes, train.labels, run["steps"], run["learning_rate"],
-                              gamma=gamma, alpha=alpha, seed=run["seed"])  # fmt: skip
+    trained = retinanet.train(
+        model,
+        train.images,
+        train.boxes,
+        train.labels,
+        run["steps"],
+        run["learning_rate"],
+        gamma=gamma,
+        alpha=alpha,
+        seed=run["seed"],
+    )
     scored = retinanet.scores(retinanet.detect(model, part.images), part.boxes, part.labels, part.class_names)
     losses = {"first": trained["loss"][0], "last": float(np.mean(trained["loss"][-20:]))}
     scores = {key: scored[key] for key in ("AP", "AP50", "AP75")}
@@ -70,8 +80,12 @@ def main():
         run = {"learning_rate": best_rate(run, rows)} | run if run["split"] == "test" else run
         rows.append(measure(run, backbone, train, parts[run["split"]]))
         print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.focal", "data": "scenes", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.focal",
+            "data": "scenes",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("focal", {**about, "rows": rows})
 
 

@@ -56,8 +56,11 @@ def main():
             accuracy = probe(F[np.searchsorted(drawn, chosen)], train.labels[chosen], F_val, val.labels)
             rows.append(run | {"tested": len(val), "accuracy": accuracy})
             print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.input_size", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.input_size",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("input_size", {**about, "rows": rows})
 
 

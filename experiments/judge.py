@@ -21,8 +21,17 @@ from .randomisation import guided
 
 SAMPLES, PATH, STEPS, TOLERANCE, RESAMPLED = 16, 64, 10, 2, 2000
 WEIGHTS = {"eyes": "resnet20_eyes", "cars": "resnet20_pavement_mended"}
-MAPS = ("Grad-CAM", "Grad-CAM++", "occlusion", "saliency", "SmoothGrad", "integrated gradients",
-        "guided backpropagation", "edges", "random")  # fmt: skip
+MAPS = (
+    "Grad-CAM",
+    "Grad-CAM++",
+    "occlusion",
+    "saliency",
+    "SmoothGrad",
+    "integrated gradients",
+    "guided backpropagation",
+    "edges",
+    "random",
+)
 
 
 def plan():
@@ -66,12 +75,22 @@ def maps_of(net, images, labels):
     """
     guided_net, window = guided(net), images.shape[1] // 6
     guided_net.set_weights(net.get_weights())
-    return dict(zip(MAPS, (
-        explain.grad_cam(net, images, labels), explain.grad_cam_plus_plus(net, images, labels),
-        explain.occlusion(net, images, labels, window, window // 2),
-        explain.saliency(net, images, labels), explain.smooth_grad(net, images, labels, SAMPLES),
-        explain.integrated_gradients(net, images, labels, PATH),
-        explain.saliency(guided_net, images, labels), edges(images), random(images))))  # fmt: skip
+    return dict(
+        zip(
+            MAPS,
+            (
+                explain.grad_cam(net, images, labels),
+                explain.grad_cam_plus_plus(net, images, labels),
+                explain.occlusion(net, images, labels, window, window // 2),
+                explain.saliency(net, images, labels),
+                explain.smooth_grad(net, images, labels, SAMPLES),
+                explain.integrated_gradients(net, images, labels, PATH),
+                explain.saliency(guided_net, images, labels),
+                edges(images),
+                random(images),
+            ),
+        )
+    )
 
 
 def interval(values, seed=0):
@@ -92,10 +111,12 @@ def measure(run):
             "deletion": metrics.deletion(net, images, maps, labels, STEPS)["area"],
             "insertion": metrics.insertion(net, images, maps, labels, STEPS)["area"],
         }
-    rows = [{"map": name}
-            | {key: interval(values) for key, values in own.items()}
-            | {f"{key} less edges'": interval(values - found["edges"][key]) for key, values in own.items()}
-            for name, own in found.items()]  # fmt: skip
+    rows = [
+        {"map": name}
+        | {key: interval(values) for key, values in own.items()}
+        | {f"{key} less edges'": interval(values - found["edges"][key]) for key, values in own.items()}
+        for name, own in found.items()
+    ]
     return run | {"images": len(images), "of": asked, "area": round(float(masks.mean()), 4), "maps": rows}
 
 
@@ -106,8 +127,15 @@ def main():
     for run in todo:
         rows.append(measure(run))
         print(*(f"{run['question']} {row}" for row in rows[-1]["maps"]), sep="\n", flush=True)
-        write("judge", {"command": "python -m experiments.judge", "sha256": sha256,
-                        "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "judge",
+            {
+                "command": "python -m experiments.judge",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

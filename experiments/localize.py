@@ -41,9 +41,17 @@ def measure(run, backbone, parts, cached):
         if split not in cached:
             cached[split] = localize.maps(model, parts[split].images)
     took = localize.train(
-        model, train.images, train.boxes, train.labels, run["loss"], run["steps"], run["learning_rate"],
-        run["batch_size"], seed=run["seed"], cached=cached["train"],
-    )["seconds"]  # fmt: skip
+        model,
+        train.images,
+        train.boxes,
+        train.labels,
+        run["loss"],
+        run["steps"],
+        run["learning_rate"],
+        run["batch_size"],
+        seed=run["seed"],
+        cached=cached["train"],
+    )["seconds"]
     found = localize.predict(model, test.images, cached[run["split"]])
     named = float((found["class"].argmax(-1) == test.labels).mean())
     scored = localize.scores(found["box"], test.boxes) | {"class": named}
@@ -68,8 +76,11 @@ def main():
         for run in runs:
             rows.append(measure(run, backbone, parts, cached))
             print(json.dumps(rows[-1]), flush=True)
-            about = {"command": "python -m experiments.localize", "sha256": sha256,
-                     "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+            about = {
+                "command": "python -m experiments.localize",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+            }
             write("localize", {**about, "rows": rows})
 
 

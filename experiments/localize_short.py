@@ -58,18 +58,37 @@ def main():
         meets = boxes.iou(first, train.boxes)[0] > 0
         some = np.flatnonzero(~meets) if run["images"] == "away" else np.arange(len(train))
         part = train.take(some)
-        localize.train(model, part.images, part.boxes, part.labels, run["loss"], run["steps"], run["learning_rate"],
-                       run["batch_size"], seed=run["seed"], cached=[m[some] for m in maps])  # fmt: skip
+        localize.train(
+            model,
+            part.images,
+            part.boxes,
+            part.labels,
+            run["loss"],
+            run["steps"],
+            run["learning_rate"],
+            run["batch_size"],
+            seed=run["seed"],
+            cached=[m[some] for m in maps],
+        )
         answers = localize.predict(model, test.images, cached[run["split"]])
         found, named = answers["box"], answers["class"].argmax(-1) == test.labels
         sides = found[:, 2:] - found[:, :2]
-        rows.append(run | {"pictures": len(some), "tested": len(test), "class": float(named.mean())}
-                    | localize.scores(found, test.boxes)
-                    | {"mean side": float(sides.mean()), "longest side": float(sides.max()),
-                       "moved": float(abs(found - first).max())})  # fmt: skip
+        rows.append(
+            run
+            | {"pictures": len(some), "tested": len(test), "class": float(named.mean())}
+            | localize.scores(found, test.boxes)
+            | {
+                "mean side": float(sides.mean()),
+                "longest side": float(sides.max()),
+                "moved": float(abs(found - first).max()),
+            }
+        )
         print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.localize_short", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.localize_short",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("localize_short", {**about, "rows": rows})
 
 

@@ -32,9 +32,15 @@ def logits_and_labels():
     backend.set_seed(0)
     heads.set_weights(keras.models.clone_model(heads).get_weights())
     classify.optimize(
-        learner, lambda y, z: keras.ops.sum(segment.cross_entropy(y, z)),
+        learner,
+        lambda y, z: keras.ops.sum(segment.cross_entropy(y, z)),
         lambda rows, generator: ([*(m[rows] for m in maps), labels[rows]], labels[rows, ..., 0]),
-        TRAIN, STEPS, RATE, BATCH, 0)  # fmt: skip
+        TRAIN,
+        STEPS,
+        RATE,
+        BATCH,
+        0,
+    )
     logits = learner.predict([*tested, test.masks[:, 2::4, 2::4, None]], 25, verbose=0)[:, ::2, ::2]
     return logits, test.masks[:, 2::EVERY, 2::EVERY].astype(int)
 
@@ -63,13 +69,22 @@ def main():
         best = [order[:count][on[order[:count]].argmax()] for count in counts]
         gains["chosen on"].append(on[best] - on.mean())
         gains["others"].append(rest[best] - rest.mean())
-    rows = [{"variants": count, "images": CHOSEN_ON, "draws": DRAWS}
-            | {f"gain on {key}": round(float(np.mean(values, axis=0)[i]), 4) for key, values in gains.items()}
-            for i, count in enumerate(counts)]  # fmt: skip
+    rows = [
+        {"variants": count, "images": CHOSEN_ON, "draws": DRAWS}
+        | {f"gain on {key}": round(float(np.mean(values, axis=0)[i]), 4) for key, values in gains.items()}
+        for i, count in enumerate(counts)
+    ]
     print(*rows, sep="\n")
-    write("luck", {"command": "python -m experiments.luck", "data": "scenes",
-                   "sha256": data.manifest()["toybox/scenes.zip"]["sha256"],
-                   "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+    write(
+        "luck",
+        {
+            "command": "python -m experiments.luck",
+            "data": "scenes",
+            "sha256": data.manifest()["toybox/scenes.zip"]["sha256"],
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

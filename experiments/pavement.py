@@ -23,8 +23,12 @@ SIZE, SAMPLES, NOISE = 48, 16, 0.15
 
 def plan(seeds):
     """List what is measured, a dict each."""
-    return [{"data": when, "split": split, "seed": seed, "samples": SAMPLES, "noise": NOISE}
-            for seed in range(seeds) for when in MODELS for split in ("test", "turned")]  # fmt: skip
+    return [
+        {"data": when, "split": split, "seed": seed, "samples": SAMPLES, "noise": NOISE}
+        for seed in range(seeds)
+        for when in MODELS
+        for split in ("test", "turned")
+    ]
 
 
 def measure(run):
@@ -53,8 +57,11 @@ def main():
     for run in todo:
         rows.append(measure(run))
         print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.pavement", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.pavement",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("pavement", {**about, "rows": rows})
 
 

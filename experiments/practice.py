@@ -84,12 +84,23 @@ def run(entry, train, val, test):
     stop = keras.callbacks.EarlyStopping("val_accuracy", patience=entry["patience"], restore_best_weights=True)
     last = {}
     note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: last.update(weights=model.get_weights()))
-    history = model.fit(few.images, few.labels, batch_size=32, epochs=entry["epochs"], verbose=0,
-                        validation_data=(val.images, val.labels), callbacks=[note, stop]).history  # fmt: skip
+    history = model.fit(
+        few.images,
+        few.labels,
+        batch_size=32,
+        epochs=entry["epochs"],
+        verbose=0,
+        validation_data=(val.images, val.labels),
+        callbacks=[note, stop],
+    ).history
     best = int(np.argmax(history["val_accuracy"]))
-    row |= {"seconds": round(time.perf_counter() - began, 1), "trained": len(history["loss"]), "best_epoch": best + 1,
-            "val_accuracy": history["val_accuracy"][best],
-            "accuracy": classify.accuracy(model, test.images, test.labels)}  # fmt: skip
+    row |= {
+        "seconds": round(time.perf_counter() - began, 1),
+        "trained": len(history["loss"]),
+        "best_epoch": best + 1,
+        "val_accuracy": history["val_accuracy"][best],
+        "accuracy": classify.accuracy(model, test.images, test.labels),
+    }
     model.set_weights(last["weights"])
     return row | {"unstopped": classify.accuracy(model, test.images, test.labels)}
 

@@ -22,8 +22,12 @@ from ._timing import machine, resume, side_by_side, write
 
 LAYERS = ("stage5_block3_add", "stage6_block4_add", "head_relu")  # of EfficientNet-Lite0
 LAYER, CROP, LIMIT = LAYERS[1], 64, 300  # its last layer that is used; pixels; proposals a picture for R-CNN
-SETS = {"ten scenes": ("scenes", 10), "five photographs": ("raccoon", 5),
-        "100 scenes": ("scenes", 100), "40 photographs": ("raccoon", 40)}  # fmt: skip
+SETS = {
+    "ten scenes": ("scenes", 10),
+    "five photographs": ("raccoon", 5),
+    "100 scenes": ("scenes", 100),
+    "40 photographs": ("raccoon", 40),
+}
 SIZES = (28, 40, 56, 80, 112)  # of windows, in pixels
 STEPS = (2, 1, 0.5, 0.25, 0.125)  # how far a window is moved, in parts of its size
 WINDOWS = {"one size": STEPS, "five sizes": STEPS, "pyramid": STEPS, "five sizes, three shapes": STEPS[:-1]}
@@ -32,8 +36,11 @@ WINDOWS = {"one size": STEPS, "five sizes": STEPS, "pyramid": STEPS, "five sizes
 def plan():
     """List what is measured, a dict each."""
     runs = [{"kind": "search", "set": name} for name in SETS]
-    runs += [{"kind": "windows", "method": method, "stride": stride} for method, strides in WINDOWS.items()
-             for stride in strides]  # fmt: skip
+    runs += [
+        {"kind": "windows", "method": method, "stride": stride}
+        for method, strides in WINDOWS.items()
+        for stride in strides
+    ]
     runs += [{"kind": "windows", "method": "selective search", "limit": n} for n in (10, 30, 100, 300, 1000)]
     choice = {"kind": "rcnn", "split": "val", "pictures": 300, "layer": LAYER, "crop": CROP, "seed": 0}
     frozen = choice | {"mode": "frozen", "steps": 300, "rate": 1e-2, "batch": 128}
@@ -82,8 +89,14 @@ def recall(truth, proposals, limit=1000):
 def search(run, parts):
     """Run the three searches on one set of pictures, side by side."""
     images, truth = pictures(run["set"])
-    found, methods = {}, {"ours": propose.selective_search, "OpenCV fast": opencv,
-                          "OpenCV quality": lambda image: opencv(image, quality=True)}  # fmt: skip
+    found, methods = (
+        {},
+        {
+            "ours": propose.selective_search,
+            "OpenCV fast": opencv,
+            "OpenCV quality": lambda image: opencv(image, quality=True),
+        },
+    )
 
     def over(name):
         found[name] = [methods[name](image) for image in images]
@@ -91,10 +104,13 @@ def search(run, parts):
     rounds, warm_up = (3, 1) if len(images) <= 10 else (1, 0)
     times = side_by_side({name: lambda name=name: over(name) for name in methods}, rounds, warm_up)
     return {"pictures": len(images), "objects": sum(map(len, truth))} | {
-        name: {"proposals": float(np.mean([len(own) for own in found[name]])), "recall": recall(truth, found[name]),
-               "seconds": times[name]["median_ms"] / 1000 / len(images)}
+        name: {
+            "proposals": float(np.mean([len(own) for own in found[name]])),
+            "recall": recall(truth, found[name]),
+            "seconds": times[name]["median_ms"] / 1000 / len(images),
+        }
         for name in methods
-    }  # fmt: skip
+    }
 
 
 def windows(run, parts):
@@ -107,25 +123,33 @@ def windows(run, parts):
         proposals = [laid_out(run["method"], run["stride"], image) for image in part.images]
     proposing = (time.perf_counter() - began) / len(part)
     count = float(np.mean([len(own) for own in proposals]))
-    return {"proposals": count, "recall": recall(part.boxes, proposals, None), "seconds to propose": proposing,
-            "seconds to classify": count * parts.a_crop()}  # fmt: skip
+    return {
+        "proposals": count,
+        "recall": recall(part.boxes, proposals, None),
+        "seconds to propose": proposing,
+        "seconds to classify": count * parts.a_crop(),
+    }
 
 
 def laid_out(method, step, image):
     """Give the windows of one method, in pixels of the picture."""
     if method == "pyramid":  # one window on all levels
         size, smallest = SIZES[0], image.shape[0] * SIZES[0] / SIZES[-1] - 1
-        return np.concatenate([
-            propose.sliding_windows(level.shape[:2], size, max(1, round(size * step))) / scale
-            for level, scale in propose.pyramid(image, smallest)
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                propose.sliding_windows(level.shape[:2], size, max(1, round(size * step))) / scale
+                for level, scale in propose.pyramid(image, smallest)
+            ]
+        )
     shapes = [(size, size) for size in ([SIZES[2]] if method == "one size" else SIZES)]
     if method == "five sizes, three shapes":
         shapes = [(round(s * r**0.5), round(s / r**0.5)) for s in SIZES for r in (0.5, 1, 2)]
-    return np.concatenate([
-        propose.sliding_windows(image.shape[:2], shape, [max(1, round(side * step)) for side in shape])
-        for shape in shapes
-    ])  # fmt: skip
+    return np.concatenate(
+        [
+            propose.sliding_windows(image.shape[:2], shape, [max(1, round(side * step)) for side in shape])
+            for shape in shapes
+        ]
+    )
 
 
 def backbone(layer=LAYER):
@@ -144,8 +168,9 @@ def rcnn(run, parts):
     backend.set_seed(run["seed"])
     model = propose.rcnn(backbone(run["layer"]), len(names), run["mode"], run["crop"])
     chosen, targets = propose.examples(proposals[0], train.boxes, train.labels, len(names), seed=run["seed"])
-    took = propose.train_rcnn(model, train.images, chosen, targets, run["steps"], run["rate"], run["batch"],
-                              run["seed"], progress=True)["seconds"]  # fmt: skip
+    took = propose.train_rcnn(
+        model, train.images, chosen, targets, run["steps"], run["rate"], run["batch"], run["seed"], progress=True
+    )["seconds"]
     began = time.perf_counter()
     cached = propose.crop_features(model, test.images, proposals[1], progress=True)
     scores = {}
@@ -157,8 +182,14 @@ def rcnn(run, parts):
         scores["moved" if regress else "as proposed"] = {key: scored[key] for key in ("AP", "AP50", "AP75")}
         if regress:
             seconds = tested
-    return {"examples": len(targets["box"]), "tested": len(test), "recall": recall(test.boxes, proposals[1]),
-            "seconds": round(took, 1), "seconds a picture": round(seconds, 3), **scores}  # fmt: skip
+    return {
+        "examples": len(targets["box"]),
+        "tested": len(test),
+        "recall": recall(test.boxes, proposals[1]),
+        "seconds": round(took, 1),
+        "seconds a picture": round(seconds, 3),
+        **scores,
+    }
 
 
 class Parts:

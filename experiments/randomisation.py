@@ -153,10 +153,16 @@ def main():
     parser.add_argument("--networks", nargs="*", default=["zfnet"], choices=list(NETWORKS))
     options = parser.parse_args()
     rows = [row for name in options.networks for row in measure(name, options.draws)]
-    write("randomisation", {"command": "python -m experiments.randomisation", "stages": STAGES,
-                            "sha256": [data.manifest()[f"weights/{name}_toybox.weights.h5"]["sha256"]
-                                       for name in options.networks],
-                            "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+    write(
+        "randomisation",
+        {
+            "command": "python -m experiments.randomisation",
+            "stages": STAGES,
+            "sha256": [data.manifest()[f"weights/{name}_toybox.weights.h5"]["sha256"] for name in options.networks],
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

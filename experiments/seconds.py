@@ -18,8 +18,10 @@ def main():
     before = json.loads(target.read_text(encoding="utf-8"))["before"] if target.exists() else {"lessons": {}}
     rows = [row(name, before["lessons"].get(name)) for name in run.chapters()]
     for one in rows:
-        print(f"{one['lesson']:<26} {one['cpu_seconds']:>6} s of CPU, before {one['before'] or '?':>6}; "
-              f"{one['seconds']:>6} s in all")  # fmt: skip
+        print(
+            f"{one['lesson']:<26} {one['cpu_seconds']:>6} s of CPU, before {one['before'] or '?':>6}; "
+            f"{one['seconds']:>6} s in all"
+        )
     told = [one for one in rows if one["before"]]
     if told:
         now, then = (sum(one[key] for one in told) for key in ("cpu_seconds", "before"))
@@ -36,10 +38,14 @@ def row(name, before):
     first_lines = {cell["id"]: cell["source"].partition("\n")[0] for cell in stamps.code_cells(notebook)}
     slowest = sorted(stamp["cells"].items(), key=lambda item: -item[1])[:SLOWEST]
     return {
-        "lesson": name, "cpu_seconds": stamp["cpu_seconds"], "before": before, "seconds": stamp["seconds"],
-        "date": stamp["date"], "processor": stamp["machine"]["processor"],
+        "lesson": name,
+        "cpu_seconds": stamp["cpu_seconds"],
+        "before": before,
+        "seconds": stamp["seconds"],
+        "date": stamp["date"],
+        "processor": stamp["machine"]["processor"],
         "slowest": [{"cell": cell, "seconds": seconds, "begins": first_lines[cell]} for cell, seconds in slowest],
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -37,8 +37,11 @@ ROUNDS = {  # steps and learning rate
 def plan(seeds):
     """List what is measured, a dict each."""
     runs = [("camvid", 0), *(("scenes", seed) for seed in range(seeds))]
-    return [{"data": name, "stride": 8, "mode": "fine_tune", "rounds": [list(r) for r in ROUNDS[name]],
-             "seed": seed} | ({"mirrored": True} if name == "scenes" else {}) for name, seed in runs]  # fmt: skip
+    return [
+        {"data": name, "stride": 8, "mode": "fine_tune", "rounds": [list(r) for r in ROUNDS[name]], "seed": seed}
+        | ({"mirrored": True} if name == "scenes" else {})
+        for name, seed in runs
+    ]
 
 
 def build(classes, run):
@@ -108,9 +111,20 @@ def measure(run):
             model.load_weights(checkpoint)
             took += json.loads(checkpoint.with_suffix(".json").read_text())["seconds"]
             continue
-        took += (seconds := segment.train(
-            model, images, masks, steps, rate, BATCH, seed=100 * run["seed"] + number, ignore=void,
-            augment=lambda *one: cropped(*one, crop), progress=True)["seconds"])  # fmt: skip
+        took += (
+            seconds := segment.train(
+                model,
+                images,
+                masks,
+                steps,
+                rate,
+                BATCH,
+                seed=100 * run["seed"] + number,
+                ignore=void,
+                augment=lambda *one: cropped(*one, crop),
+                progress=True,
+            )["seconds"]
+        )
         print(f"round {number}: {rounded(model, held_out, void)}, {seconds:.0f} s", flush=True)
         checkpoint.with_suffix(".json").write_text(json.dumps({"seconds": seconds}))
         part = checkpoint.with_name(f"part_{checkpoint.name}")
@@ -144,8 +158,15 @@ def main():
             continue
         print(json.dumps(row), flush=True)
         rows = resume("segment", plan(options.seeds), sha256)[0]  # another run may have added to them
-        write("segment", {"command": "python -m experiments.segment", "sha256": sha256,
-                          "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": [*rows, row]})  # fmt: skip
+        write(
+            "segment",
+            {
+                "command": "python -m experiments.segment",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": [*rows, row],
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ LOSSES = {"cross-entropy": cross_entropy, "both": both, "soft Dice": soft_dice}
 
 def plan(seeds):
     """List what is measured, a dict each."""
-    return [{"loss": loss, "seed": seed, "steps": STEPS, "learning_rate": RATE} for loss in LOSSES
-            for seed in range(seeds)]  # fmt: skip
+    return [
+        {"loss": loss, "seed": seed, "steps": STEPS, "learning_rate": RATE} for loss in LOSSES for seed in range(seeds)
+    ]
 
 
 def main():
@@ -57,8 +58,10 @@ def main():
     body = keras.Model(pixels, model.get_layer("backbone")(pixels))
     maps, tested = (classify.features(body, part.images, 32) for part in (train, test))
     inputs, like = [keras.Input(m.shape[1:]) for m in maps], keras.Input((None, None, 1))
-    learner, answer = (keras.Model([*inputs, like], enlarge([heads(inputs), like]))
-                       for enlarge in (segment.Enlarge(2), segment.Enlarge(8, classes=True)))  # fmt: skip
+    learner, answer = (
+        keras.Model([*inputs, like], enlarge([heads(inputs), like]))
+        for enlarge in (segment.Enlarge(2), segment.Enlarge(8, classes=True))
+    )
     labels = train.masks[:, 2::4, 2::4, None].astype("int32")
 
     def draw(chosen, generator):
@@ -74,8 +77,16 @@ def main():
         kept = {key: round(float(scored[key]), 4) for key in ("mean IoU", "pixel accuracy")}
         rows.append(run | {"train": TRAIN, "tested": len(test)} | kept | {"IoU": IoU})
         print(json.dumps(rows[-1]), flush=True)
-        write("soft_dice", {"command": "python -m experiments.soft_dice", "data": "scenes", "sha256": sha256,
-                            "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "soft_dice",
+            {
+                "command": "python -m experiments.soft_dice",
+                "data": "scenes",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -28,8 +28,11 @@ EVERY = {"efficientnet_lite0": 8, "resnet20": 1}  # the loss looks at each so-ma
 
 def plan(seeds):
     """List what is measured, a dict each."""
-    return [{"backbone": name, "side": side, "learning_rate": RATE, "steps": STEPS, "train": TRAIN, "seeds": seeds}
-            for name, sides in SIDES.items() for side in sides]  # fmt: skip
+    return [
+        {"backbone": name, "side": side, "learning_rate": RATE, "steps": STEPS, "train": TRAIN, "seeds": seeds}
+        for name, sides in SIDES.items()
+        for side in sides
+    ]
 
 
 def through_cells(mask, stride, num_classes):
@@ -53,8 +56,19 @@ def measure(run):
     )
     backbone = classify.backbone(run["backbone"])
     strides, classes = segment.strides(backbone), len(train.mask_names)
-    rows, _ = segment.trial(backbone, train, test, strides, "frozen", range(run["seeds"]), run["steps"],
-                            run["learning_rate"], BATCH, every=EVERY[run["backbone"]], progress=True)  # fmt: skip
+    rows, _ = segment.trial(
+        backbone,
+        train,
+        test,
+        strides,
+        "frozen",
+        range(run["seeds"]),
+        run["steps"],
+        run["learning_rate"],
+        BATCH,
+        every=EVERY[run["backbone"]],
+        progress=True,
+    )
     scored = {"mean IoU": {}, "bound": {}}
     for stride in strides:
         scored["mean IoU"][str(stride)] = [round(row["mean IoU"], 4) for row in rows if row["stride"] == stride]
@@ -73,8 +87,16 @@ def main():
     for run in todo:
         rows.append(measure(run))
         print(json.dumps(rows[-1]), flush=True)
-        write("strides", {"command": "python -m experiments.strides", "data": "scenes", "sha256": sha256,
-                          "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "strides",
+            {
+                "command": "python -m experiments.strides",
+                "data": "scenes",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -29,19 +29,35 @@ def main():
     options = parser.parse_args()
     sha256 = data.manifest()["toybox/objects.zip"]["sha256"]
     plan = [
-        {"network": network, "mode": mode, "input_size": size, "learning_rate": rate, "steps": steps,
-         "per_class": per_class, "seed": seed}
+        {
+            "network": network,
+            "mode": mode,
+            "input_size": size,
+            "learning_rate": rate,
+            "steps": steps,
+            "per_class": per_class,
+            "seed": seed,
+        }
         for network, mode, size, rate, by_class in PLAN
         for per_class, steps in by_class.items()
         for seed in range(options.seeds)
-    ]  # fmt: skip
+    ]
     rows, todo = resume("transfer", plan, sha256)
     train, test = (data.load("objects", split, size=32) for split in ("train", "test"))
     for how, runs in itertools.groupby(todo, lambda run: {k: v for k, v in run.items() if k != "seed"}):
         seeds = [run["seed"] for run in runs]
         backbone = classify.backbone(how["network"])
-        new = classify.trial(backbone, train, test, how["mode"], how["per_class"], how["steps"], how["input_size"],
-                             seeds, how["learning_rate"])  # fmt: skip
+        new = classify.trial(
+            backbone,
+            train,
+            test,
+            how["mode"],
+            how["per_class"],
+            how["steps"],
+            how["input_size"],
+            seeds,
+            how["learning_rate"],
+        )
         rows += [how | row for row in new]
         about = {"data": "objects at 32×32", "sha256": sha256, "machine": machine("keras", "tensorflow-cpu", "numpy")}
         write("transfer", {**about, "rows": rows})

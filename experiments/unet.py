@@ -32,8 +32,9 @@ def cross_entropy(labels, logits):
 
 def add_skip(scores, feature_map):
     """Double the size of scores, and add scores of a finer map."""
-    scores = layers.Conv2DTranspose(CLASSES, 4, 2, "same", use_bias=False,
-                                    kernel_initializer=segment.bilinear_initializer)(scores)  # fmt: skip
+    scores = layers.Conv2DTranspose(
+        CLASSES, 4, 2, "same", use_bias=False, kernel_initializer=segment.bilinear_initializer
+    )(scores)
     return layers.Add()([scores, layers.Conv2D(CLASSES, 1, kernel_initializer="zeros")(feature_map)])
 
 
@@ -104,11 +105,26 @@ def main():
         for seed in range(options.seeds):
             model = train(build, maps["train"], labels, run["steps"], best, seed)
             scores.append(score(model, maps["test"], parts["test"].masks))
-        rows.append(run | {"learning_rate": best, "validation": {str(k): v for k, v in by_rate.items()},
-                           "weights": model.count_params(), "mean IoU": scores})  # fmt: skip
+        rows.append(
+            run
+            | {
+                "learning_rate": best,
+                "validation": {str(k): v for k, v in by_rate.items()},
+                "weights": model.count_params(),
+                "mean IoU": scores,
+            }
+        )
         print(json.dumps(rows[-1]), flush=True)
-        write("unet", {"command": "python -m experiments.unet", "data": "scenes", "sha256": sha256,
-                       "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})  # fmt: skip
+        write(
+            "unet",
+            {
+                "command": "python -m experiments.unet",
+                "data": "scenes",
+                "sha256": sha256,
+                "machine": machine("keras", "tensorflow-cpu", "numpy"),
+                "rows": rows,
+            },
+        )
 
 
 if __name__ == "__main__":

@@ -50,8 +50,11 @@ def main():
         else:
             accuracy, seconds = frozen(entry, train, test)
         rows.append(entry | {"tested": len(test), "accuracy": accuracy, "seconds": seconds})
-        about = {"command": "python -m experiments.upsampled_cifar", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.upsampled_cifar",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("upsampled_cifar", {**about, "rows": rows})
         print(json.dumps(rows[-1]), flush=True)
 

@@ -81,11 +81,14 @@ def measure(run, test, val):
     shares = bands(kernel)[:, norms >= 0.1 * norms.max()].mean(1)
     scores = {part.split: classify.accuracy(model, part.images, part.labels) for part in (val, test)}
     own = {
-        "parameters": model.count_params(), **scores,
+        "parameters": model.count_params(),
+        **scores,
         **dict(zip(("low", "mid", "high"), map(float, shares))),
-        "dark": float((lit <= 0).mean()), "weak": float((norms < 0.1 * norms.max()).mean()),
-        "folded": folded(layer, test.images[:100]), **flicker(model, test.images),
-    }  # fmt: skip
+        "dark": float((lit <= 0).mean()),
+        "weak": float((norms < 0.1 * norms.max()).mean()),
+        "folded": folded(layer, test.images[:100]),
+        **flicker(model, test.images),
+    }
     return run | {key: round(value, 4) for key, value in own.items()}
 
 
@@ -99,8 +102,11 @@ def main():
     for run in todo:
         rows.append(measure(run, test, val))
         print(json.dumps(rows[-1]), flush=True)
-        about = {"command": "python -m experiments.zfnet", "sha256": sha256,
-                 "machine": machine("keras", "tensorflow-cpu", "numpy")}  # fmt: skip
+        about = {
+            "command": "python -m experiments.zfnet",
+            "sha256": sha256,
+            "machine": machine("keras", "tensorflow-cpu", "numpy"),
+        }
         write("zfnet", {**about, "rows": rows})
 
 

@@ -22,8 +22,37 @@ QUALITY = {"objects": 82, "scenes": 82, "duck": 82, "eyes": 90, "pavement": 82}
 MOST = {"pixels": 12.0, "masks": 0.03, "boxes": 2.0}  # by which a large render may differ: see `differences`
 # Of each split, those that matter most first; both images of a pair (`eyes`).
 IMAGES: dict[str, list[int]] = {
-    "scenes/test": [21, 34, 22, 0, 1, 16, 12, 8, 4, 6, 14, 47, 30, 36, 10, 13, 20, 25, 41, 2, 3, 5, 7, 9, 11, 15,
-                    52, 54, 35],
+    "scenes/test": [
+        21,
+        34,
+        22,
+        0,
+        1,
+        16,
+        12,
+        8,
+        4,
+        6,
+        14,
+        47,
+        30,
+        36,
+        10,
+        13,
+        20,
+        25,
+        41,
+        2,
+        3,
+        5,
+        7,
+        9,
+        11,
+        15,
+        52,
+        54,
+        35,
+    ],
     "eyes/test": [0, 1, 100, 101, 150, 151, 72, 73, 78, 79, 114, 115, 106, 107, 198, 199, 2, 3, 4, 5, 14, 15],
     "pavement/test": [1, 2, 0, 3, 4, 5, 14],
     "pavement/turned": [0, 2, 1, 3, 6, 7, 4],
@@ -34,7 +63,7 @@ IMAGES: dict[str, list[int]] = {
     "eyes/mended_test": [0, 1, 2, 11, 5, 12, 8, 19, 15, 29, 44, 55, 3, 13, 14],
     "scenes/val": [0, 59],
     "pavement/train": [0, 1, 2, 3, 6, 7],
-}  # fmt: skip
+}
 
 
 def jobs() -> list[tuple[str, str, int]]:
@@ -64,8 +93,10 @@ def differences(large: dict, small: dict) -> dict[str, float]:
     reduced = np.asarray(Image.fromarray(large["image"]).resize((size, size), Image.Resampling.BOX))
     at = ((np.arange(size) + 0.5) * ratio).astype(int)
     unlike = [(large[kind][np.ix_(at, at)] != small[kind]) for kind in ("instances", "parts")]
-    sides = [abs(sides_of(large["instances"], k) / ratio - sides_of(small["instances"], k)).max()
-             for k in range(1, 1 + int(small["instances"].max()))]  # fmt: skip
+    sides = [
+        abs(sides_of(large["instances"], k) / ratio - sides_of(small["instances"], k)).max()
+        for k in range(1, 1 + int(small["instances"].max()))
+    ]
     return {
         "pixels": float(np.abs(reduced - small["image"].astype(float)).mean()),
         "masks": float((unlike[0] | unlike[1]).mean()),
@@ -117,8 +148,10 @@ def pack(folder: Path) -> None:
     data = packing.zipped(files)
     render._save(folder / "display.zip", lambda f: f.write(data))
     packing.enter(folder.parent / "manifest.json", f"{folder.name}/display.zip", data)
-    print(f"{folder / 'display.zip'}: {len(jobs())} images, {len(data) / 1e6:.2f} MB; most that one differs from its "
-          f"small image: {worst}")  # fmt: skip
+    print(
+        f"{folder / 'display.zip'}: {len(jobs())} images, {len(data) / 1e6:.2f} MB; most that one differs from its "
+        f"small image: {worst}"
+    )
 
 
 def decoded(data: bytes, mode: str = "RGB") -> np.ndarray:

@@ -93,10 +93,13 @@ def archive(part: str, counts: dict[str, int]) -> bytes:
             )
             boxes += annotations(shown, i, len(boxes))
         info = {
-            "description": f"The toybox, part {part}, split {split}", "version": "1.0", "year": 2026,
+            "description": f"The toybox, part {part}, split {split}",
+            "version": "1.0",
+            "year": 2026,
             "seed": render.MASTER_SEED,
-            "contributor": "Advanced Computer Vision, an interactive textbook", "parts": toys.PARTS,
-        }  # fmt: skip
+            "contributor": "Advanced Computer Vision, an interactive textbook",
+            "parts": toys.PARTS,
+        }
         if semantic:
             info["semantic"] = ["floor", "wall", *classes]
         coco = {
@@ -181,10 +184,16 @@ def spread(part: str, split: str, count: int) -> list[int]:
 
 
 SHEET = [
-    ("objects", "train", 40), ("scenes", "train", 20), ("eyes", "train", 8), ("eyes", "test", 4),
+    ("objects", "train", 40),
+    ("scenes", "train", 20),
+    ("eyes", "train", 8),
+    ("eyes", "test", 4),
     ("eyes", "mended_train", 4),
-    ("pavement", "train", 8), ("pavement", "turned", 6), ("duck", "train", 4), ("duck", "test", 6),
-]  # fmt: skip
+    ("pavement", "train", 8),
+    ("pavement", "turned", 6),
+    ("duck", "train", 4),
+    ("duck", "test", 6),
+]
 
 
 def sheet(folder: Path) -> None:

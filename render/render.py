@@ -142,7 +142,7 @@ def toy_pieces(
             part=toys.PARTS.index(p.name),
         )
         for i, p in enumerate(parts)
-    ]  # fmt: skip
+    ]
 
 
 def random_turn(toy: Toy, rng: np.random.Generator, lying: float) -> np.ndarray:
@@ -506,9 +506,12 @@ def compose_eyes(split: str, i: int, rng: np.random.Generator) -> tuple[Shot, li
 
 
 COMPOSE = {
-    "objects": compose_objects, "scenes": compose_scene, "eyes": compose_eyes, "pavement": compose_pavement,
+    "objects": compose_objects,
+    "scenes": compose_scene,
+    "eyes": compose_eyes,
+    "pavement": compose_pavement,
     "duck": lambda split, i, rng: compose_scene(split, i, rng, ducks=True),
-}  # fmt: skip
+}
 
 
 def is_pair(part: str, split: str) -> bool:
@@ -543,9 +546,11 @@ def pictures(part: str, split: str, i: int, spp: int | None = None, large: bool 
     semantic = np.where(shot.instances > 0, meanings[shot.instances], shot.wall.astype(np.uint8))
     first = {
         "image": stage.develop(radiance, exposure),
-        "instances": shot.instances, "parts": shot.parts, "semantic": semantic,
+        "instances": shot.instances,
+        "parts": shot.parts,
+        "semantic": semantic,
         "meta": {"classes": [t["class"] for t in toys_in], "extras": extras},
-    }  # fmt: skip
+    }
     if not is_pair(part, split):
         return [first]
     second = first | {"image": first["image"].copy(), "meta": {"classes": ["dog"], "extras": extras}}

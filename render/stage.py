@@ -240,10 +240,11 @@ def texture(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
         pattern = str(rng.choice(["gingham", "stripes", "dots", "plaid"]))
         sx, sy = (np.sin(2 * np.pi * k * x) > 0).astype(float), (np.sin(2 * np.pi * k * y) > 0).astype(float)
         t = {
-            "gingham": (sx + sy) / 2, "stripes": sx,
+            "gingham": (sx + sy) / 2,
+            "stripes": sx,
             "dots": (np.hypot((k * x) % 1 - 0.5, (k * y) % 1 - 0.5) < 0.28).astype(float),
             "plaid": np.clip(0.5 * sx + 0.5 * sy * (np.sin(6 * np.pi * k * y) > -0.3), 0, 1),
-        }[pattern]  # fmt: skip
+        }[pattern]
         weave = 1 + 0.05 * np.sin(2 * np.pi * 190 * x) * np.sin(2 * np.pi * 190 * y) + 0.03 * noise(rng, 0.8)
         return _tint(a * (1 - t[..., None]) + b * t[..., None], weave), 0.1 * noise(rng, 1.0)
     soft = colour(
@@ -455,12 +456,16 @@ def sensor(
     else:
         film["rfilter"], sampler = {"type": "gaussian", "stddev": 0.42}, {"type": "multijitter", "sample_count": spp}
     return {
-        "type": "perspective", "fov": camera.fov, "film": film, "sampler": sampler,
+        "type": "perspective",
+        "fov": camera.fov,
+        "film": film,
+        "sampler": sampler,
         "to_world": mi.ScalarTransform4f().look_at(
             origin=camera.origin.tolist(), target=camera.target.tolist(), up=[0, 0, 1]
         ),
-        "principal_point_offset_x": -camera.shift[0], "principal_point_offset_y": -camera.shift[1],
-    }  # fmt: skip
+        "principal_point_offset_x": -camera.shift[0],
+        "principal_point_offset_y": -camera.shift[1],
+    }
 
 
 def scene(pieces: list[Piece], stage: Stage) -> dict:
@@ -471,14 +476,16 @@ def scene(pieces: list[Piece], stage: Stage) -> dict:
     out: dict = {
         "type": "scene",
         "sky": {
-            "type": "envmap", "bitmap": mi.Bitmap(stage.sky.astype(np.float32)),
+            "type": "envmap",
+            "bitmap": mi.Bitmap(stage.sky.astype(np.float32)),
             "to_world": t().rotate([1, 0, 0], 90),
         },
         "ground": {
-            "type": "rectangle", "to_world": t().rotate([0, 0, 1], stage.ground_turn).scale(40),
+            "type": "rectangle",
+            "to_world": t().rotate([0, 0, 1], stage.ground_turn).scale(40),
             "bsdf": _textured(stage.ground, 80 / TEXTURE_SPAN, stage.ground_gloss),
         },
-    }  # fmt: skip
+    }
     for i, (data, foot, azimuth) in enumerate(stage.walls):
         stand = t().translate(foot.tolist()).rotate([0, 0, 1], azimuth)
         upright = t().rotate([0, 0, 1], 90).rotate([1, 0, 0], 90)
@@ -489,14 +496,17 @@ def scene(pieces: list[Piece], stage: Stage) -> dict:
         }
         if stage.skirting is not None:
             out[f"skirting{i}"] = {
-                "type": "cube", "to_world": stand @ t().translate([0.02, 0, 0.09]) @ t().scale([0.02, 20, 0.09]),
+                "type": "cube",
+                "to_world": stand @ t().translate([0.02, 0, 0.09]) @ t().scale([0.02, 20, 0.09]),
                 "bsdf": _bsdf(_rgb(linear(stage.skirting)), "wood"),
-            }  # fmt: skip
+            }
     for i, light in enumerate(stage.lights):
         out[f"light{i}"] = {
-            "type": "sphere", "center": light["at"], "radius": light["radius"],
+            "type": "sphere",
+            "center": light["at"],
+            "radius": light["radius"],
             "emitter": {"type": "area", "radiance": _rgb(np.array(light["radiance"]))},
-        }  # fmt: skip
+        }
     for piece in pieces:
         out[piece.name] = mi_mesh(piece)
     return out

@@ -18,9 +18,24 @@ from sdf import Mesh, capsule, chain, common, cut, ellipsoid, grow, mirror, move
 
 CLASSES = ["ball", "block", "car", "cat", "dog", "fish", "mug", "mushroom", "tree", "duck"]
 PARTS = [
-    "none", "body", "eye", "ear", "snout", "tail", "wheel", "window", "light", "beak", "wing", "fin",
-    "handle", "cap", "stem", "crown", "trunk",
-]  # fmt: skip
+    "none",
+    "body",
+    "eye",
+    "ear",
+    "snout",
+    "tail",
+    "wheel",
+    "window",
+    "light",
+    "beak",
+    "wing",
+    "fin",
+    "handle",
+    "cap",
+    "stem",
+    "crown",
+    "trunk",
+]
 
 
 @dataclass
@@ -58,11 +73,23 @@ class Paint(NamedTuple):
 # Colours
 
 PALETTE = {
-    "red": (0.80, 0.10, 0.09), "orange": (0.93, 0.42, 0.06), "yellow": (0.96, 0.76, 0.08), "lime": (0.60, 0.76, 0.14),
-    "green": (0.13, 0.52, 0.22), "teal": (0.07, 0.55, 0.54), "sky": (0.38, 0.70, 0.90), "blue": (0.10, 0.28, 0.70),
-    "purple": (0.45, 0.20, 0.60), "pink": (0.93, 0.50, 0.62), "brown": (0.42, 0.25, 0.13), "wood": (0.80, 0.60, 0.38),
-    "cream": (0.94, 0.88, 0.74), "white": (0.93, 0.93, 0.91), "grey": (0.52, 0.53, 0.55), "black": (0.08, 0.08, 0.09),
-}  # fmt: skip
+    "red": (0.80, 0.10, 0.09),
+    "orange": (0.93, 0.42, 0.06),
+    "yellow": (0.96, 0.76, 0.08),
+    "lime": (0.60, 0.76, 0.14),
+    "green": (0.13, 0.52, 0.22),
+    "teal": (0.07, 0.55, 0.54),
+    "sky": (0.38, 0.70, 0.90),
+    "blue": (0.10, 0.28, 0.70),
+    "purple": (0.45, 0.20, 0.60),
+    "pink": (0.93, 0.50, 0.62),
+    "brown": (0.42, 0.25, 0.13),
+    "wood": (0.80, 0.60, 0.38),
+    "cream": (0.94, 0.88, 0.74),
+    "white": (0.93, 0.93, 0.91),
+    "grey": (0.52, 0.53, 0.55),
+    "black": (0.08, 0.08, 0.09),
+}
 BRIGHT = ["red", "orange", "yellow", "lime", "green", "teal", "sky", "blue", "purple", "pink"]
 ANY = [*BRIGHT, "brown", "wood", "cream", "white", "grey", "black"]
 
@@ -606,13 +633,16 @@ def paint_car(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
     glass = np.array(rng.choice([[0.10, 0.14, 0.18], [0.06, 0.07, 0.09], [0.35, 0.50, 0.60], [0.55, 0.70, 0.78]]))
     tyre = np.array((0.05, 0.05, 0.055)) if rng.random() < 0.85 else colour(rng, ["brown", "wood", "red", "blue"])
     return {
-        "body": Paint(c, finish), "extra": Paint(other_colour(rng, a), str(rng.choice(["gloss", "plastic"]))),
-        "trim": Paint(colour(rng, ["grey", "black", "white"]), "plastic"), "window": Paint(glass, "mirror"),
-        "tyre": Paint(tyre, "rubber"), "hub": Paint(hub, "gloss"),
+        "body": Paint(c, finish),
+        "extra": Paint(other_colour(rng, a), str(rng.choice(["gloss", "plastic"]))),
+        "trim": Paint(colour(rng, ["grey", "black", "white"]), "plastic"),
+        "window": Paint(glass, "mirror"),
+        "tyre": Paint(tyre, "rubber"),
+        "hub": Paint(hub, "gloss"),
         "front": Paint(np.array((0.97, 0.93, 0.74)), "mirror"),
         "rear": Paint(np.array((0.75, 0.05, 0.05)), "mirror"),
         "sign": Paint(colour(rng, ["yellow", "white", "blue", "red"]), "gloss"),
-    }  # fmt: skip
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -916,11 +946,21 @@ def paint_eye(m: Mesh, eye: dict, style: dict, white: np.ndarray | None = None) 
 
 
 FUR = [
-    (0.16, 0.15, 0.16), (0.45, 0.43, 0.42), (0.72, 0.70, 0.68), (0.92, 0.90, 0.86), (0.78, 0.44, 0.15),
-    (0.88, 0.66, 0.38), (0.55, 0.36, 0.20), (0.35, 0.21, 0.12), (0.83, 0.74, 0.60), (0.40, 0.42, 0.48),
-    (0.62, 0.28, 0.12), (0.90, 0.76, 0.20),
-    (0.85, 0.55, 0.60), (0.35, 0.50, 0.68),
-]  # fmt: skip
+    (0.16, 0.15, 0.16),
+    (0.45, 0.43, 0.42),
+    (0.72, 0.70, 0.68),
+    (0.92, 0.90, 0.86),
+    (0.78, 0.44, 0.15),
+    (0.88, 0.66, 0.38),
+    (0.55, 0.36, 0.20),
+    (0.35, 0.21, 0.12),
+    (0.83, 0.74, 0.60),
+    (0.40, 0.42, 0.48),
+    (0.62, 0.28, 0.12),
+    (0.90, 0.76, 0.20),
+    (0.85, 0.55, 0.60),
+    (0.35, 0.50, 0.68),
+]
 
 
 def paint_pet(toy: Toy, rng: np.random.Generator, eyes: dict | None = None) -> dict[str, Paint]:
@@ -1153,9 +1193,13 @@ def mug(rng: np.random.Generator) -> Toy:
     high, r, wall = float(rng.uniform(0.75, 1.2)), float(rng.uniform(0.36, 0.48)), float(rng.uniform(0.035, 0.06))
     t = np.linspace(0, 1, 12)
     bow = {
-        "straight": 0 * t, "flared": 0.30 * t**2 - 0.08, "tapered": 0.10 - 0.22 * t,
-        "belly": 0.26 * np.sin(np.pi * t * 0.95), "waist": -0.16 * np.sin(np.pi * t), "enamel": 0 * t,
-    }[style]  # fmt: skip
+        "straight": 0 * t,
+        "flared": 0.30 * t**2 - 0.08,
+        "tapered": 0.10 - 0.22 * t,
+        "belly": 0.26 * np.sin(np.pi * t * 0.95),
+        "waist": -0.16 * np.sin(np.pi * t),
+        "enamel": 0 * t,
+    }[style]
     side = r * (1 + bow * float(rng.uniform(0.6, 1.1)))
     foot = 0.06 if style != "enamel" else 0.02
     outline = [
@@ -1617,14 +1661,34 @@ def paint_duck(toy: Toy, rng: np.random.Generator) -> dict[str, Paint]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 SHAPES: dict[str, Callable[[np.random.Generator], Toy]] = {
-    "ball": ball, "block": block, "car": car, "cat": cat, "dog": dog, "fish": fish, "mug": mug, "mushroom": mushroom,
-    "tree": tree, "duck": duck, "mixed_pet": mixed_pet, "big_cat": big_eyed("cat"), "big_dog": big_eyed("dog"),
-}  # fmt: skip
+    "ball": ball,
+    "block": block,
+    "car": car,
+    "cat": cat,
+    "dog": dog,
+    "fish": fish,
+    "mug": mug,
+    "mushroom": mushroom,
+    "tree": tree,
+    "duck": duck,
+    "mixed_pet": mixed_pet,
+    "big_cat": big_eyed("cat"),
+    "big_dog": big_eyed("dog"),
+}
 
 PAINTS: dict[str, Callable[..., dict[str, Paint]]] = {
-    "ball": paint_ball, "block": paint_block, "car": paint_car, "cat": paint_pet, "dog": paint_pet, "pet": paint_pet,
-    "fish": paint_fish, "mug": paint_mug, "mushroom": paint_mushroom, "tree": paint_tree, "duck": paint_duck,
-}  # fmt: skip
+    "ball": paint_ball,
+    "block": paint_block,
+    "car": paint_car,
+    "cat": paint_pet,
+    "dog": paint_pet,
+    "pet": paint_pet,
+    "fish": paint_fish,
+    "mug": paint_mug,
+    "mushroom": paint_mushroom,
+    "tree": paint_tree,
+    "duck": paint_duck,
+}
 
 
 def resting(toy: Toy, limit: int = 12) -> list[list[list[float]]]:

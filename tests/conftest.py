@@ -2,12 +2,17 @@
 
 import functools
 import os
-import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from outputs import settle
 
 from cvlab.run import KERNEL_ENVIRONMENT
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "book"))
+
+from browser import chromium
 
 os.environ.update(KERNEL_ENVIRONMENT)
 
@@ -54,11 +59,6 @@ def pytest_collection_modifyitems(config, items):
 
 def compare_outputs(item, compare, new, committed):
     return compare(settle(new, committed, item.sanitize), committed)
-
-
-def chromium():
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 @pytest.fixture(scope="session")

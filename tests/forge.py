@@ -12,8 +12,15 @@ import threading
 from cvlab import run
 
 ROOT = run.book_root()
-PACKAGED = ("pyproject.toml", "README.md", "LICENSE*", "cvlab/**/*.py", "cvlab/controls/*",
-            "experiments/results/*.json", "data/*.*")  # fmt: skip
+PACKAGED = (
+    "pyproject.toml",
+    "README.md",
+    "LICENSE*",
+    "cvlab/**/*.py",
+    "cvlab/controls/*",
+    "experiments/results/*.json",
+    "data/*.*",
+)
 
 
 def command(*arguments, cwd, **environment):

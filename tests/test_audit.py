@@ -111,8 +111,12 @@ def test_all_faults_of_coco_data_are_listed(tmp_path, capsys):
         save(tmp_path / f"{k}.png", photograph(k))
     images = [{"id": k, "file_name": f"{k}.png"} for k in range(1, 14)]
     notes = [{"id": k, "image_id": k, "category_id": 1, "bbox": [1, 2, 3, 4]} for k in range(1, 13)]
-    notes += [notes[0] | {"bbox": [60, 1, 10, 10]}, notes[0] | {"image_id": 99}, notes[0] | {"bbox": None},
-              notes[0] | {"iscrowd": 1}]  # fmt: skip
+    notes += [
+        notes[0] | {"bbox": [60, 1, 10, 10]},
+        notes[0] | {"image_id": 99},
+        notes[0] | {"bbox": None},
+        notes[0] | {"iscrowd": 1},
+    ]
     images[4] |= {"width": 10, "height": 64}
     coco(tmp_path, images, notes)
     write(tmp_path / "val.json", "{")

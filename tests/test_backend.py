@@ -45,8 +45,14 @@ def test_gradient_of_a_cubic_is_its_derivative():
 
 def test_gradient_by_pictures_agrees_with_central_differences():
     backend.set_seed(0)
-    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3, activation="softplus"),
-                              keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.Conv2D(4, 3, activation="softplus"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
     picture = np.random.default_rng(1).normal(size=(1, 6, 6, 3)).astype(np.float32)
     _, gradient = backend.value_and_grad(lambda x: ops.sum(model(x)[:, 1]))(picture)
     gradient = ops.convert_to_numpy(gradient)

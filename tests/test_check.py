@@ -21,9 +21,17 @@ def strict(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(0.8, "0.8"), (0.80001, "0.8"), (1, "1"), (np.float32(0.9123), "0.912"), (np.array(0.95), "0.95"),
-     (12_345.6, "12,346"), (23_587_712, "23,587,712"), (float("inf"), "inf")],
-)  # fmt: skip
+    [
+        (0.8, "0.8"),
+        (0.80001, "0.8"),
+        (1, "1"),
+        (np.float32(0.9123), "0.912"),
+        (np.array(0.95), "0.95"),
+        (12_345.6, "12,346"),
+        (23_587_712, "23,587,712"),
+        (float("inf"), "inf"),
+    ],
+)
 def test_a_claim_that_holds_prints_its_bound_and_what_was_measured(capsys, value, told):
     check("accuracy of the frozen model", value, at_least=0.8)
     assert capsys.readouterr().out == f"✓ accuracy of the frozen model ≥ 0.8 · measured {told}\n"

@@ -140,8 +140,11 @@ def test_resnet50_subtracts_the_mean_colours_in_the_order_blue_green_red():
     images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
     bare = keras.applications.ResNet50(include_top=False, weights=None)
     bare.set_weights(model.get_weights())
-    np.testing.assert_allclose(model.predict_on_batch(images), bare.predict_on_batch(
-        keras.applications.resnet50.preprocess_input(images.copy())), atol=1e-4)  # fmt: skip
+    np.testing.assert_allclose(
+        model.predict_on_batch(images),
+        bare.predict_on_batch(keras.applications.resnet50.preprocess_input(images.copy())),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.contract
@@ -600,9 +603,23 @@ def test_accuracy_says_where_a_model_gives_nan(small_backbone, colours):
         classify.accuracy(model, *colours)
 
 
-APPLICATIONS = ("ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetV2S", "InceptionV3",
-                "InceptionResNetV2", "MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50",
-                "ResNet50V2", "VGG16", "Xception")  # fmt: skip
+APPLICATIONS = (
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "EfficientNetB0",
+    "EfficientNetV2B0",
+    "EfficientNetV2S",
+    "InceptionV3",
+    "InceptionResNetV2",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "NASNetMobile",
+    "ResNet50",
+    "ResNet50V2",
+    "VGG16",
+    "Xception",
+)
 QUICK = ("MobileNet", "EfficientNetB0")
 
 

@@ -455,8 +455,13 @@ def test_mnist_is_fetched_from_kerass_own_home_and_compared_with_its_checksum(mo
     monkeypatch.setattr(data, "fetch", fetch)
     (tmp_path / "cvlab").mkdir()
     assert len(data.load("mnist", "test")) == len(data.load("mnist", "test")) == 4
-    assert asked == [("https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
-                      "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1", 11490434)]  # fmt: skip
+    assert asked == [
+        (
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
+            "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+            11490434,
+        )
+    ]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty"])
@@ -536,10 +541,26 @@ def https_server(tmp_path_factory):
     content = bytes(range(256)) * 12
     (folder / "file.bin").write_bytes(content)
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", folder / "key.pem",
-         "-out", folder / "cert.pem", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-keyout",
+            folder / "key.pem",
+            "-out",
+            folder / "cert.pem",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+        ],
         capture_output=True,
-    )  # fmt: skip
+    )
     if made.returncode:
         pytest.skip("openssl is not here to make a certificate for the test's own server")
 
@@ -555,8 +576,13 @@ def https_server(tmp_path_factory):
     inside.load_cert_chain(folder / "cert.pem", folder / "key.pem")
     server.socket = inside.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    made = Server((f"https://127.0.0.1:{server.server_port}/file.bin",
-                   ssl.create_default_context(cafile=folder / "cert.pem"), content))  # fmt: skip
+    made = Server(
+        (
+            f"https://127.0.0.1:{server.server_port}/file.bin",
+            ssl.create_default_context(cafile=folder / "cert.pem"),
+            content,
+        )
+    )
     made.folder = folder
     yield made
     server.shutdown()
@@ -781,8 +807,14 @@ def test_a_dataset_displays_its_renders_and_its_own_images_where_there_are_none(
 
 def test_subsets_of_a_dataset_display_their_own_images():
     train, val, test = data.splits("eyes", size=32)
-    subsets = [test.take([5, 1]).take([1]), test.few(40, seed=1), data.load("eyes", "test", classes=["dog"]),
-               data.load("eyes", "test", limit=4), val, data.load("scenes", "test", size=64).take([1])]  # fmt: skip
+    subsets = [
+        test.take([5, 1]).take([1]),
+        test.few(40, seed=1),
+        data.load("eyes", "test", classes=["dog"]),
+        data.load("eyes", "test", limit=4),
+        val,
+        data.load("scenes", "test", size=64).take([1]),
+    ]
     for subset in subsets:
         renders = [image for image in subset.display() if len(image) == 640]
         assert subset is val or renders

@@ -31,17 +31,19 @@ def pictures():
 def small_cnn(end="softmax", seed=1, pooling=layers.GlobalAveragePooling2D, side=SIDE, conv="relu"):
     """Two convolutions, batch normalization with statistics that matter, pooling, dense."""
     backend.set_seed(seed)
-    model = keras.Sequential([
-        keras.Input((*side, 3)),
-        layers.Rescaling(1 / 128, offset=-1),
-        layers.Conv2D(6, 3, 2, "same", name="first"),
-        layers.BatchNormalization(name="norm"),
-        layers.Activation(conv, name="active"),
-        layers.Conv2D(8, 3, padding="same", activation=conv, name="second"),
-        pooling(name="pool"),
-        layers.Dropout(0.5),
-        layers.Dense(4, activation=end, name="scores"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((*side, 3)),
+            layers.Rescaling(1 / 128, offset=-1),
+            layers.Conv2D(6, 3, 2, "same", name="first"),
+            layers.BatchNormalization(name="norm"),
+            layers.Activation(conv, name="active"),
+            layers.Conv2D(8, 3, padding="same", activation=conv, name="second"),
+            pooling(name="pool"),
+            layers.Dropout(0.5),
+            layers.Dense(4, activation=end, name="scores"),
+        ]
+    )
     return with_statistics(model)
 
 
@@ -124,8 +126,14 @@ def test_cam_is_the_weighted_sum_of_the_features_over_the_pooled_cells_enlarged_
 
 def test_the_cells_of_a_raw_cam_sum_to_the_logit_without_its_bias(pictures):
     backend.set_seed(0)
-    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Conv2D(5, 3, padding="same"),
-                              layers.GlobalAveragePooling2D(), layers.Dense(3, "softmax")])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((*SIDE, 3)),
+            layers.Conv2D(5, 3, padding="same"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3, "softmax"),
+        ]
+    )
     model.layers[-1].bias.assign([5.0, -3.0, 1.0])
     total = explain.cam(model, pictures, 1, raw=True).sum(axis=(1, 2))  # as many cells as pixels: nothing is enlarged
     np.testing.assert_allclose(total - 3.0, logits_by_hand(model, pictures)[:, 1], rtol=1e-4)
@@ -289,9 +297,18 @@ def test_a_name_that_two_layers_have_is_answered_with_their_paths(pictures):
 @pytest.mark.house
 def test_without_global_pooling_the_last_maps_are_those_before_the_last_pooling(pictures):
     backend.set_seed(0)
-    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3, name="last"),
-                              layers.ReLU(name="relu"), layers.MaxPooling2D(), layers.Flatten(), layers.Dense(5),
-                              layers.Dense(3)])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((*SIDE, 3)),
+            layers.Conv2D(4, 3),
+            layers.Conv2D(4, 3, name="last"),
+            layers.ReLU(name="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(5),
+            layers.Dense(3),
+        ]
+    )
     found, named = (explain.grad_cam(model, pictures, layer=layer) for layer in (None, "relu"))
     np.testing.assert_array_equal(found, named)
 
@@ -890,10 +907,21 @@ def test_nan_that_a_layer_makes_is_told(pictures):
 # Known networks, against plain gradients
 
 APPLICATIONS = {  # and their sides in pixels
-    "ConvNeXtTiny": 64, "DenseNet121": 64, "EfficientNetB0": 64, "EfficientNetV2B0": 64, "InceptionResNetV2": 80,
-    "InceptionV3": 80, "MobileNet": 64, "MobileNetV2": 64, "MobileNetV3Small": 64, "NASNetMobile": 64, "ResNet50": 64,
-    "ResNet50V2": 64, "VGG16": 64, "Xception": 75,
-}  # fmt: skip
+    "ConvNeXtTiny": 64,
+    "DenseNet121": 64,
+    "EfficientNetB0": 64,
+    "EfficientNetV2B0": 64,
+    "InceptionResNetV2": 80,
+    "InceptionV3": 80,
+    "MobileNet": 64,
+    "MobileNetV2": 64,
+    "MobileNetV3Small": 64,
+    "NASNetMobile": 64,
+    "ResNet50": 64,
+    "ResNet50V2": 64,
+    "VGG16": 64,
+    "Xception": 75,
+}
 QUICK = ("DenseNet121", "MobileNet", "MobileNetV3Small", "VGG16")
 
 
@@ -1174,9 +1202,16 @@ def test_a_picture_that_the_model_enlarges_has_a_map_of_its_own_size(pictures):
 
 def all_maps():
     """Explain a network of many kinds of layers, its weights drawn by NumPy, with every method."""
-    body = keras.Sequential([keras.Input((None, None, 3), name="inside"), layers.Conv2D(8, 3, 2, "same"),
-                             layers.BatchNormalization(), layers.ReLU(6.0), layers.MaxPooling2D(3, 2, "same"),
-                             layers.DepthwiseConv2D(3, padding="same", name="deep")])  # fmt: skip
+    body = keras.Sequential(
+        [
+            keras.Input((None, None, 3), name="inside"),
+            layers.Conv2D(8, 3, 2, "same"),
+            layers.BatchNormalization(),
+            layers.ReLU(6.0),
+            layers.MaxPooling2D(3, 2, "same"),
+            layers.DepthwiseConv2D(3, padding="same", name="deep"),
+        ]
+    )
     pixels = keras.Input((*SIDE, 3), name="outside")
     x = body(pixels / 128 - 1)
     x = layers.Activation("relu")(layers.BatchNormalization()(layers.Add()([x, layers.Conv2D(8, 1)(x)])))
@@ -1197,8 +1232,14 @@ def test_tensorflow_and_jax_agree(tmp_path):
     pytest.importorskip("jax")
     other = "jax" if backend.name() == "tensorflow" else "tensorflow"
     code = f"import numpy, test_explain; numpy.savez({str(tmp_path / 'maps.npz')!r}, **test_explain.all_maps())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True,
-                          env={**os.environ, "KERAS_BACKEND": other}, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": other},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     theirs = np.load(tmp_path / "maps.npz")
     for name, ours in all_maps().items():
@@ -1212,17 +1253,19 @@ def test_tensorflow_and_jax_agree(tmp_path):
 def scaled_chain(pool="valid", padding="valid"):
     """The layers of an AlexNet in small: overlapping pooling, padding, batch normalization, ReLU as layer and not."""
     backend.set_seed(6)
-    model = keras.Sequential([
-        keras.Input((*SIDE, 3)),
-        layers.Rescaling(1 / 64, offset=-2),
-        layers.Conv2D(5, 3, padding=padding, activation="relu", name="conv1"),
-        layers.MaxPooling2D(3, 2, pool, name="pool1"),
-        layers.ZeroPadding2D(((1, 0), (2, 1)), name="pad"),
-        layers.Conv2D(4, 3, 2, use_bias=False, name="conv2"),
-        layers.BatchNormalization(name="norm"),
-        layers.Dropout(0.5, name="drop"),
-        layers.ReLU(name="relu"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((*SIDE, 3)),
+            layers.Rescaling(1 / 64, offset=-2),
+            layers.Conv2D(5, 3, padding=padding, activation="relu", name="conv1"),
+            layers.MaxPooling2D(3, 2, pool, name="pool1"),
+            layers.ZeroPadding2D(((1, 0), (2, 1)), name="pad"),
+            layers.Conv2D(4, 3, 2, use_bias=False, name="conv2"),
+            layers.BatchNormalization(name="norm"),
+            layers.Dropout(0.5, name="drop"),
+            layers.ReLU(name="relu"),
+        ]
+    )
     return with_statistics(model)
 
 
@@ -1312,13 +1355,15 @@ def test_deconvnet_without_a_channel_starts_from_the_strongest_of_all(pictures):
 
 def test_deconvnet_is_the_gradient_where_nothing_is_rectified(pictures):
     backend.set_seed(0)
-    model = keras.Sequential([
-        keras.Input((*SIDE, 3)),
-        layers.DepthwiseConv2D(3, 2, depth_multiplier=2),
-        layers.AveragePooling2D(2),
-        layers.Cropping2D(1),
-        layers.Conv2D(2, 2, name="last"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((*SIDE, 3)),
+            layers.DepthwiseConv2D(3, 2, depth_multiplier=2),
+            layers.AveragePooling2D(2),
+            layers.Cropping2D(1),
+            layers.Conv2D(2, 2, name="last"),
+        ]
+    )
     found = explain.deconvnet(model, pictures, "last", 1, everywhere=True)
     maps = feature_maps(model, "last", pictures)
     _, expected = backend.value_and_grad(lambda x: ops.sum(ops.multiply(model(x)[..., 1], maps[..., 1])))(pictures)

@@ -186,8 +186,11 @@ def test_two_calls_give_the_same_bytes_and_pixels_do_not_change_the_rest():
 
 def test_plain_text_tells_caption_choices_and_what_is_to_be_seen():
     assert repr(both()).splitlines() == [
-        "A white square on a board.", "Row: 1, 2, 5, 7", "Column: left, middle, right", "[A square in row 5, left.]",
-    ]  # fmt: skip
+        "A white square on a board.",
+        "Row: 1, 2, 5, 7",
+        "Column: left, middle, right",
+        "[A square in row 5, left.]",
+    ]
 
 
 def one(k):
@@ -328,8 +331,9 @@ def test_a_quiz_holds_its_replies_for_a_page_without_javascript():
     assert [label.text.strip() for label in found.select("fieldset label")] == ["yes", "no <b>"]
     assert len({radio["name"] for radio in found.select("input[type=radio]")}) == 1
     assert [item.text for item in found.select("details li")] == [
-        "yes: Right. One is less.", "no <b>: Not quite. Count again & again.",
-    ]  # fmt: skip
+        "yes: Right. One is less.",
+        "no <b>: Not quite. Count again & again.",
+    ]
     assert "One is less" not in repr(quiz(*QUIZ))
     assert quiz(*QUIZ).html == quiz(*QUIZ).html
 

@@ -26,8 +26,11 @@ def committed():
     """List the files that are, or are about to be, under version control."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         pytest.skip("not a git checkout")
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
@@ -89,8 +92,13 @@ def test_the_lock_pins_every_package_exactly_and_names_no_index():
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("system", "machine"), [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")])
 def test_the_lock_lies_within_the_ranges(python, system, machine):
-    environment = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": system,
-                   "platform_machine": machine, "extra": ""}  # fmt: skip
+    environment = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": system,
+        "platform_machine": machine,
+        "extra": "",
+    }
 
     def here(requirement):
         return requirement.marker is None or requirement.marker.evaluate(environment)
@@ -115,9 +123,11 @@ def test_the_page_packages_are_locked_with_a_checksum_and_without_a_registry():
 
 
 def test_importing_cvlab_is_quick_and_brings_no_backend():
-    code = ("import sys, time; began = time.perf_counter(); import cvlab; seconds = time.perf_counter() - began;"
-            "heavy = {'keras', 'tensorflow', 'jax', 'torch', 'cv2', 'matplotlib', 'numpy'};"
-            "print(seconds, sorted(heavy & {*sys.modules}))")  # fmt: skip
+    code = (
+        "import sys, time; began = time.perf_counter(); import cvlab; seconds = time.perf_counter() - began;"
+        "heavy = {'keras', 'tensorflow', 'jax', 'torch', 'cv2', 'matplotlib', 'numpy'};"
+        "print(seconds, sorted(heavy & {*sys.modules}))"
+    )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
     printed = [run.stdout.split(maxsplit=1) for run in runs]
     assert {modules.strip() for _, modules in printed} == {"[]"}
@@ -155,8 +165,11 @@ def test_every_chapter_is_in_the_table_of_contents_and_in_both_profiles():
     files = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
     names = set(run.chapters())
     assert {f"chapters/{name}" for name in names} <= files
-    assert all((ROOT / f"{file}{suffix}").exists() for file in files
-               for suffix in (".ipynb" if file.removeprefix("chapters/") in names else ".md",))  # fmt: skip
+    assert all(
+        (ROOT / f"{file}{suffix}").exists()
+        for file in files
+        for suffix in (".ipynb" if file.removeprefix("chapters/") in names else ".md",)
+    )
     for profile in ("quick", "full"):
         text = (ROOT / "chapters" / "profiles" / f"{profile}.yml").read_text(encoding="utf-8")
         assert set(yaml.safe_load(text)) == names

@@ -43,8 +43,13 @@ def paint_labels(**more):
 
 
 def drag_occluder(**more):
-    start = {"image": IMAGE, "scores": {"cat": GRID, "dog": 1 - GRID}, "whole": {"cat": 0.8, "dog": 0.1}, "size": 16,
-             "stride": 6}  # fmt: skip
+    start = {
+        "image": IMAGE,
+        "scores": {"cat": GRID, "dog": 1 - GRID},
+        "whole": {"cat": 0.8, "dog": 0.1},
+        "size": 16,
+        "stride": 6,
+    }
     return interact.drag_occluder(**start | TEXTS | more)
 
 
@@ -125,7 +130,7 @@ def test_a_control_needs_caption_and_alt_text(make, missing):
         (drag_occluder, {"stride": 8}, "reach 64×48 pixels, expected to stay within 60×40"),
         (drag_occluder, {"start": (5, 0)}, "start is"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_argument_is_named_with_what_would_do(make, given, says):
     with pytest.raises(ValueError, match=says):
         make(**given)
@@ -198,9 +203,20 @@ def pairs_of_boxes():
     corners = rng.uniform(0, 150, (2, 300, 2))
     pairs = np.concatenate([corners, corners + rng.uniform(1, 90, corners.shape)], axis=-1)
     a = [10, 10, 40, 30]
-    edges = [[40, 10, 60, 30], [10, 30, 40, 50], [40, 30, 60, 50], [15, 12, 20, 20], [0, 0, 90, 90], a,
-             [10, 12, 40, 35], [200, 300, 210, 320], [20, 10, 30, 30], [41, 10, 60, 30], [20, 15, 20, 25],
-             [10, 10, 10, 10]]  # fmt: skip
+    edges = [
+        [40, 10, 60, 30],
+        [10, 30, 40, 50],
+        [40, 30, 60, 50],
+        [15, 12, 20, 20],
+        [0, 0, 90, 90],
+        a,
+        [10, 12, 40, 35],
+        [200, 300, 210, 320],
+        [20, 10, 30, 30],
+        [41, 10, 60, 30],
+        [20, 15, 20, 25],
+        [10, 10, 10, 10],
+    ]
     edges = np.array([[a, b] for b in edges] + [[b, a] for b in edges] + [[[5, 5, 5, 5], [5, 5, 5, 5]]], float)
     return np.concatenate([pairs, edges.transpose(1, 0, 2)], axis=1).astype(np.float32)
 
@@ -281,8 +297,9 @@ def test_anchors_in_the_page_are_those_of_boxes(scripts):
         for index in np.ndindex(rows, columns, 3, 3):
             row, column, ratio, scale = index
             expected.append(panel.measure(level, *index)["anchor"])
-            cases.append([panel.data["levels"][level], row, column, panel.data["ratios"][ratio],
-                          panel.data["scales"][scale]])  # fmt: skip
+            cases.append(
+                [panel.data["levels"][level], row, column, panel.data["ratios"][ratio], panel.data["scales"][scale]]
+            )
     assert len(cases) == len(boxes.anchors((40, 60), **PYRAMID))
     np.testing.assert_allclose(scripts("anchor", cases), expected, rtol=1e-6, atol=1e-5)
 
@@ -296,7 +313,12 @@ def test_scores_in_the_page_are_those_of_metrics(scripts, ignore):
             true[:3] = true[:3] if ignore is None else ignore
             expected = metrics.segmentation_scores(true, painted, classes, ignore)
             (got,) = scripts("scores", [[expected["confusion"].ravel().tolist(), classes]])
-            for key, mine in (("IoU", "iou"), ("Dice", "dice"), ("mean IoU", "meanIou"), ("mean Dice", "meanDice"),
-                              ("pixel accuracy", "accuracy")):  # fmt: skip
+            for key, mine in (
+                ("IoU", "iou"),
+                ("Dice", "dice"),
+                ("mean IoU", "meanIou"),
+                ("mean Dice", "meanDice"),
+                ("pixel accuracy", "accuracy"),
+            ):
                 value = np.array(got[mine], float)
                 np.testing.assert_allclose(value, expected[key], rtol=0, atol=1e-6)

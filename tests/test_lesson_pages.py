@@ -77,8 +77,10 @@ def build(root):
     code = "import jupyter_book.cli.main as jb; jb.main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "build", root, "--path-output", root / "out", "-q"],
-        capture_output=True, text=True, cwd=root,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=root,
+    )
     assert done.returncode == 0, done.stderr
     return root / "out" / "_build" / "html", re.sub(r"\x1b\[[\d;]*m", "", done.stderr)
 
@@ -101,8 +103,10 @@ def published(tmp_path_factory):
 def test_figures_and_tables_are_numbered_by_chapter_and_order_together_with_those_of_markdown(published):
     pages, warnings, _ = published
     assert warnings == ""
-    captions = {name: [c.get_text(" ", strip=True) for c in article(pages, name).find_all(["figcaption", "caption"])]
-                for name in ("one", "two")}  # fmt: skip
+    captions = {
+        name: [c.get_text(" ", strip=True) for c in article(pages, name).find_all(["figcaption", "caption"])]
+        for name in ("one", "two")
+    }
     numbers = [[re.match(r"(?:Figure|Table) [\d.]*\d", caption)[0] for caption in each] for each in captions.values()]
     assert numbers == [["Figure 1.1", "Figure 1.2", "Table 1.1", "Figure 1.3"], ["Figure 2.1", "Figure 2.2"]]
     assert captions["one"][1].endswith("Caption of early.")
@@ -113,9 +117,13 @@ def test_a_reference_gets_the_number_and_leads_there_from_other_chapters_too(pub
     links = {name: article(pages, name).find("section").p.find_all("a") for name in ("one", "two")}
     found = {name: [(a.get_text().replace("\xa0", " "), a["href"]) for a in links[name]] for name in links}
     assert found["one"] == [
-        ("Figure 1.3", "#fig-late"), ("Figure 1.2", "#fig-early"), ("Figure 1.1", "#fig-drawn"),
-        ("Table 1.1", "#table-sizes"), ("Figure 2.1", "two.html#fig-other"), ("Figure 2.1", "two.html#fig-other"),
-    ]  # fmt: skip
+        ("Figure 1.3", "#fig-late"),
+        ("Figure 1.2", "#fig-early"),
+        ("Figure 1.1", "#fig-drawn"),
+        ("Table 1.1", "#table-sizes"),
+        ("Figure 2.1", "two.html#fig-other"),
+        ("Figure 2.1", "two.html#fig-other"),
+    ]
     assert found["two"] == [("Figure 1.2", "one.html#fig-early"), ("Figure 2.2", "#fig-early")]
 
 
@@ -158,11 +166,16 @@ def test_without_a_github_origin_there_is_no_colab_and_no_host(tmp_path, remote)
 
 @pytest.mark.parametrize(
     ("address", "found"),
-    [("https://github.com/o/r", ("o", "r")), ("https://github.com/o/r.git", ("o", "r")),
-     ("git@github.com:o/r.git", ("o", "r")), ("ssh://git@github.com/o/r.git", ("o", "r")),
-     ("https://github.com.elsewhere.invalid/o/r", None), ("https://elsewhere.invalid/github.com/o/r", None),
-     ("http://127.0.0.1:3000/o/r.git", None)],
-)  # fmt: skip
+    [
+        ("https://github.com/o/r", ("o", "r")),
+        ("https://github.com/o/r.git", ("o", "r")),
+        ("git@github.com:o/r.git", ("o", "r")),
+        ("ssh://git@github.com/o/r.git", ("o", "r")),
+        ("https://github.com.elsewhere.invalid/o/r", None),
+        ("https://elsewhere.invalid/github.com/o/r", None),
+        ("http://127.0.0.1:3000/o/r.git", None),
+    ],
+)
 def test_only_github_is_taken_for_github(address, found):
     pattern = re.search(r"^GITHUB = re\.compile\(r\"(.*)\"\)$", (ROOT / "book/lesson_pages.py").read_text(), re.M)[1]
     match = re.fullmatch(pattern, address)

@@ -156,10 +156,13 @@ def loss_and_gradient(predicted, true, kind):
 @settings(max_examples=60, deadline=None)
 def test_losses_are_their_formulas(a, b):
     predicted, true = corners(*a), corners(*b)
-    wanted = {"l1": np.abs(predicted - true).sum(), "iou": 1 - boxes.iou(true, predicted)[0, 0],
-              "giou": 1 - boxes.giou(true, predicted)[0, 0],
-              "diou": 1 - boxes.paired_diou(true, predicted)[0],
-              "ciou": 1 - boxes.paired_ciou(true, predicted)[0]}  # fmt: skip
+    wanted = {
+        "l1": np.abs(predicted - true).sum(),
+        "iou": 1 - boxes.iou(true, predicted)[0, 0],
+        "giou": 1 - boxes.giou(true, predicted)[0, 0],
+        "diou": 1 - boxes.paired_diou(true, predicted)[0],
+        "ciou": 1 - boxes.paired_ciou(true, predicted)[0],
+    }
     assert set(wanted) == set(localize.LOSSES)
     for kind, value in wanted.items():
         assert loss_and_gradient(predicted, true, kind)[0] == pytest.approx(value, abs=1e-5)
@@ -186,8 +189,9 @@ def test_the_gradient_of_giou_is_that_of_small_differences():
             assert gradient[0, side] == pytest.approx(-(high - low) / 2e-3, abs=0.02)
 
 
-@pytest.mark.parametrize("call", [lambda: localize.box_loss([[0, 0, 1, 1]], [[0, 0, 1, 1]], "eiou"),
-                                  lambda: localize._loss("eiou")])  # fmt: skip
+@pytest.mark.parametrize(
+    "call", [lambda: localize.box_loss([[0, 0, 1, 1]], [[0, 0, 1, 1]], "eiou"), lambda: localize._loss("eiou")]
+)
 def test_an_unknown_loss_is_answered_with_those_there_are(call):
     with pytest.raises(ValueError, match="kind='eiou', expected one of l1, iou, giou, diou, ciou"):
         call()

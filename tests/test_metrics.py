@@ -150,8 +150,11 @@ def test_arrays_and_lists_score_the_same_and_nothing_is_printed():
 
 def ignoring(found, **ignored):
     """Score one image with object A of class 0, and what is ignored."""
-    ignored = {f"{kind}_{part}": [[each[k] for each in entries]] for kind, entries in ignored.items()
-               for k, part in enumerate(("boxes", "labels"))}  # fmt: skip
+    ignored = {
+        f"{kind}_{part}": [[each[k] for each in entries]]
+        for kind, entries in ignored.items()
+        for k, part in enumerate(("boxes", "labels"))
+    }
     return scores_of([[(A, 0)]], [found], **ignored)["AP50"]
 
 

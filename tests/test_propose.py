@@ -56,8 +56,12 @@ def test_windows_lie_where_a_hand_puts_them():
 @given(*(st.tuples(st.integers(1, 24), st.integers(1, 24)) for _ in range(3)))
 def test_windows_are_all_that_fit(image_size, size, stride):
     (height, width), (h, w) = image_size, size
-    wanted = [[x, y, x + w, y + h] for y in range(0, height, stride[0]) for x in range(0, width, stride[1])
-              if x + w <= width and y + h <= height]  # fmt: skip
+    wanted = [
+        [x, y, x + w, y + h]
+        for y in range(0, height, stride[0])
+        for x in range(0, width, stride[1])
+        if x + w <= width and y + h <= height
+    ]
     assert propose.sliding_windows(image_size, size, stride).tolist() == wanted
 
 
@@ -114,8 +118,11 @@ def test_a_pyramid_without_end_is_refused():
 
 @pytest.mark.parametrize("image", [np.zeros((1, 9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3))])
 def test_what_is_not_one_picture_is_told(image):
-    calls = {"pyramid": propose.pyramid, "selective_search": propose.selective_search,
-             "warp": lambda picture: propose.warp(picture, [[0, 0, 4, 4]])}  # fmt: skip
+    calls = {
+        "pyramid": propose.pyramid,
+        "selective_search": propose.selective_search,
+        "warp": lambda picture: propose.warp(picture, [[0, 0, 4, 4]]),
+    }
     for name, call in calls.items():
         with pytest.raises(ValueError, match=f"{name}: image is {image.dtype} of shape"):
             call(image)
@@ -190,15 +197,22 @@ def slow_grouping(image, segments, similarities):
     painted, values = segments.copy(), []
     while painted.max():
         found, area, best = propose.describe(image, painted), painted.size, (-1, 0, 0)
-        touching = {tuple(sorted(p)) for one, other in ((painted[1:], painted[:-1]), (painted[:, 1:], painted[:, :-1]))
-                    for p in zip(one.ravel().tolist(), other.ravel().tolist()) if p[0] != p[1]}  # fmt: skip
+        touching = {
+            tuple(sorted(p))
+            for one, other in ((painted[1:], painted[:-1]), (painted[:, 1:], painted[:, :-1]))
+            for p in zip(one.ravel().tolist(), other.ravel().tolist())
+            if p[0] != p[1]
+        }
         for a, b in touching:
             (ax, ay, ar, ad), (bx, by, br, bd) = found.boxes[[a, b]].tolist()
             together = (max(ar, br) - min(ax, bx)) * (max(ad, bd) - min(ay, by))
             sizes = np.sum(painted == a) + np.sum(painted == b)
-            terms = {"colour": sum(map(min, found.colour[a], found.colour[b])), "size": 1 - sizes / area,
-                     "texture": sum(map(min, found.texture[a], found.texture[b])),
-                     "fill": 1 - (together - sizes) / area}  # fmt: skip
+            terms = {
+                "colour": sum(map(min, found.colour[a], found.colour[b])),
+                "size": 1 - sizes / area,
+                "texture": sum(map(min, found.texture[a], found.texture[b])),
+                "fill": 1 - (together - sizes) / area,
+            }
             best = max(best, (sum(terms[name] for name in similarities), a, b))
         values.append(best[0])
         painted[painted == best[2]] = best[1]
@@ -265,8 +279,9 @@ def test_the_same_seed_ranks_the_same_and_a_limit_cuts_the_tail_off():
 
 def test_regions_made_late_rank_better():
     image = np.random.default_rng(0).integers(0, 255, (90, 90, 3)).astype(np.uint8)
-    areas = np.mean([boxes.area(propose.selective_search(image, scales=(20,), min_size=10, seed=s)[:20]).mean()
-                     for s in range(5)])  # fmt: skip
+    areas = np.mean(
+        [boxes.area(propose.selective_search(image, scales=(20,), min_size=10, seed=s)[:20]).mean() for s in range(5)]
+    )
     assert areas > 3 * boxes.area(propose.selective_search(image, scales=(20,), min_size=10)).mean()
 
 
@@ -282,8 +297,16 @@ def test_float_pictures_give_what_bytes_give():
     np.testing.assert_array_equal(propose.selective_search(image.astype(np.float32)), propose.selective_search(image))
 
 
-@pytest.mark.parametrize("options", [{"similarities": ()}, {"similarities": "colour"}, {"similarities": ("shape",)},
-                                     {"colour_spaces": ("hsl",)}, {"colour_spaces": ()}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"similarities": ()},
+        {"similarities": "colour"},
+        {"similarities": ("shape",)},
+        {"colour_spaces": ("hsl",)},
+        {"colour_spaces": ()},
+    ],
+)
 def test_unknown_similarities_and_colour_spaces_are_told(options):
     with pytest.raises(ValueError, match=f"selective_search: {next(iter(options))}=.* some of"):
         propose.selective_search(np.zeros((9, 9, 3), np.uint8), **options)
@@ -347,8 +370,11 @@ def test_examples_show_the_nearest_object_or_background():
     shown = targets["box"][:, 4] == 1
     objects = dict(zip(map(tuple, chosen.tolist()), targets["class"].argmax(1).tolist()))
     assert {box: objects[tuple(box)] for box in map(tuple, chosen[shown].tolist())} == {
-        tuple(TRUE[0].tolist()): 4, tuple(TRUE[1].tolist()): 2, tuple(OWN[0].tolist()): 4, tuple(OWN[1].tolist()): 2,
-    }  # fmt: skip
+        tuple(TRUE[0].tolist()): 4,
+        tuple(TRUE[1].tolist()): 2,
+        tuple(OWN[0].tolist()): 4,
+        tuple(OWN[1].tolist()): 2,
+    }
     assert targets["class"][shown].sum(1).tolist() == [1] * 4
     assert sorted(chosen[~shown].tolist()) == sorted(OWN[3:].tolist())
     assert not targets["class"][~shown].any() and not targets["box"][~shown].any()
@@ -388,8 +414,10 @@ def test_a_picture_without_objects_gives_background():
     assert len(chosen) == 5 and not targets["class"].any() and not targets["box"].any()
 
 
-@pytest.mark.parametrize(("labels", "told"), [([[0, 6]], "from 0 to 5"), ([[-1, 0]], "from 0 to 5"),
-                                              ([[0]], "one a box"), ([[0, 1]] * 2, "2 labels")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [([[0, 6]], "from 0 to 5"), ([[-1, 0]], "from 0 to 5"), ([[0]], "one a box"), ([[0, 1]] * 2, "2 labels")],
+)
 def test_labels_that_don_t_fit_are_told(labels, told):
     with pytest.raises(ValueError, match=f"examples: .*{told}"):
         propose.examples([OWN], [TRUE], labels, 6)
@@ -439,8 +467,10 @@ def test_it_finds_red_and_green_rectangles(trained, scenes):
 def test_moved_boxes_fit_better_than_windows(trained, scenes):
     images, truth, labels, windows = scenes[1]
     cached = propose.crop_features(trained, images, windows)
-    still, moved = (scored(propose.detect(trained, images, windows, regress=regress, cached=cached), truth, labels)
-                    for regress in (False, True))  # fmt: skip
+    still, moved = (
+        scored(propose.detect(trained, images, windows, regress=regress, cached=cached), truth, labels)
+        for regress in (False, True)
+    )
     assert moved["AP"] > still["AP"] + 0.05
 
 

@@ -42,9 +42,11 @@ def refused(kind, path, split="train", **options):
 
 def coco(root, images=None, annotations=None, categories=None, split="train"):
     """Write a COCO file; ids count from 1."""
-    content = {"images": images or [{"id": 1, "file_name": "1.png"}],
-               "annotations": annotations or [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
-               "categories": categories or [{"id": 1, "name": "cat"}]}  # fmt: skip
+    content = {
+        "images": images or [{"id": 1, "file_name": "1.png"}],
+        "annotations": annotations or [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": categories or [{"id": 1, "name": "cat"}],
+    }
     write(root / f"{split}.json", json.dumps(content))
     return root
 
@@ -88,8 +90,11 @@ def turned(orientation=6):
 def test_an_image_is_turned_as_its_exif_orientation_says_and_its_boxes_fit_what_is_shown(tmp_path, ending):
     stored, exif = turned()
     save(tmp_path / f"1.{ending}", stored, exif=exif)
-    coco(tmp_path, [{"id": 1, "file_name": f"1.{ending}", "width": 30, "height": 40}],
-         [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 30, 19]}])  # fmt: skip
+    coco(
+        tmp_path,
+        [{"id": 1, "file_name": f"1.{ending}", "width": 30, "height": 40}],
+        [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 30, 19]}],
+    )
     part = data.load("coco", "train", path=tmp_path)
     assert part.images.shape == (1, 40, 30, 3)
     x, y, right, bottom = part.boxes[0][0].astype(int)
@@ -436,9 +441,12 @@ def test_images_that_nothing_is_annotated_for_are_told(tmp_path, capsys):
 @pytest.mark.parametrize("ids", [(1, "1"), ("1", 1), (1, 1.0), ("a", "a")])
 def test_ids_of_another_type_are_matched(tmp_path, ids):
     save(tmp_path / "1.png")
-    coco(tmp_path, [{"id": ids[0], "file_name": "1.png"}],
-         [{"id": 1, "image_id": ids[1], "category_id": ids[1], "bbox": [1, 2, 3, 4]}],
-         [{"id": ids[0], "name": "cat"}])  # fmt: skip
+    coco(
+        tmp_path,
+        [{"id": ids[0], "file_name": "1.png"}],
+        [{"id": 1, "image_id": ids[1], "category_id": ids[1], "bbox": [1, 2, 3, 4]}],
+        [{"id": ids[0], "name": "cat"}],
+    )
     assert data.load("coco", "train", path=tmp_path).boxes[0].tolist() == [[1, 2, 4, 6]]
 
 
@@ -570,12 +578,17 @@ def test_an_empty_line_within_the_classes_is_refused_as_it_would_shift_their_num
 @pytest.mark.parametrize(
     "content",
     [
-        b"<annotation>", b"\xff\xfe\x00", b"<annotations/>", b"<?xml version='1.0' encoding='gbk'?><annotation/>",
-        b"<?xml version='1.0' encoding='no such'?><annotation/>", b"not XML", b"",
+        b"<annotation>",
+        b"\xff\xfe\x00",
+        b"<annotations/>",
+        b"<?xml version='1.0' encoding='gbk'?><annotation/>",
+        b"<?xml version='1.0' encoding='no such'?><annotation/>",
+        b"not XML",
+        b"",
         b"<!DOCTYPE a [<!ENTITY x 'y'>]><annotation>&x;</annotation>",
         b"<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><annotation><filename>&x;</filename></annotation>",
     ],
-)  # fmt: skip
+)
 def test_an_annotation_that_is_no_xml_or_declares_entities_is_refused(tmp_path, content):
     voc(listed(tmp_path))
     (tmp_path / "annotations/a.xml").write_bytes(content)

@@ -52,8 +52,13 @@ def test_what_is_too_old_is_named_with_its_version_and_what_would_do(machine, mo
 
 def test_the_chosen_backend_has_to_be_there_and_new_enough(machine, monkeypatch):
     here, commands = machine
-    asks_for(monkeypatch, "tensorflow-cpu>=2.18; extra == 'cpu'", "tensorflow>=2.18; extra == 'gpu'",
-             "jax>=0.4.35; extra == 'jax'", "torch>=2.4; extra == 'torch'")  # fmt: skip
+    asks_for(
+        monkeypatch,
+        "tensorflow-cpu>=2.18; extra == 'cpu'",
+        "tensorflow>=2.18; extra == 'gpu'",
+        "jax>=0.4.35; extra == 'jax'",
+        "torch>=2.4; extra == 'torch'",
+    )
     here["tensorflow-cpu"] = "2.17.0"
     with pytest.raises(ImportError, match="does not run with tensorflow 2.17.0"):
         requirements.prepare()

@@ -152,8 +152,11 @@ def test_the_coarser_level_reaches_the_finer_one_and_not_the_other_way_round(con
 
 
 def test_the_prior_sits_on_the_class_head_and_nowhere_else(config, model):
-    biases = {name: keras.ops.convert_to_numpy(v) for name, v in retinanet.weights(model).items()
-              if name.endswith("bias") and not name.startswith("backbone")}  # fmt: skip
+    biases = {
+        name: keras.ops.convert_to_numpy(v)
+        for name, v in retinanet.weights(model).items()
+        if name.endswith("bias") and not name.startswith("backbone")
+    }
     np.testing.assert_allclose(biases.pop("class_logits/logits/bias"), -np.log(99), rtol=1e-6)
     assert len(biases) > 6 and all((bias == 0).all() for bias in biases.values())
     found = model.predict_on_batch(np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype("float32"))
@@ -291,8 +294,11 @@ def test_coverage_is_the_best_iou_of_each_box(config):
 
 @pytest.mark.contract
 @settings(deadline=None, max_examples=50)
-@given(arrays.arrays(np.float32, (5, 3), elements=st.floats(-30, 30, width=32)), st.sampled_from([0.0, 0.5, 2.0, 5.0]),
-       st.floats(0.05, 0.95))  # fmt: skip
+@given(
+    arrays.arrays(np.float32, (5, 3), elements=st.floats(-30, 30, width=32)),
+    st.sampled_from([0.0, 0.5, 2.0, 5.0]),
+    st.floats(0.05, 0.95),
+)
 def test_focal_loss_is_the_papers_formula_in_float64(logits, gamma, alpha):
     learns = np.array([[-2], [-1], [0], [1], [2]])
     z = logits.astype(np.float64)
@@ -510,8 +516,11 @@ def test_a_changed_choice_changes_what_the_next_training_trains(model):
         retinanet.trainable(model, pattern)
         before = [keras.ops.convert_to_numpy(v) for v in retinanet.weights(model).values()]
         retinanet.train(model, images, own, labels, 1, 1e-2, 4)
-        moved = {name.split("/")[0] for (name, v), old in zip(retinanet.weights(model).items(), before, strict=True)
-                 if (keras.ops.convert_to_numpy(v) != old).any()}  # fmt: skip
+        moved = {
+            name.split("/")[0]
+            for (name, v), old in zip(retinanet.weights(model).items(), before, strict=True)
+            if (keras.ops.convert_to_numpy(v) != old).any()
+        }
         assert moved == (set(retinanet.PARTS) if pattern == "*" else {"fpn"})
 
 

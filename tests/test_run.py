@@ -72,9 +72,17 @@ def test_what_equals_the_parameters_cell_is_not_injected(book):
 
 @pytest.mark.parametrize(
     ("parameter", "text", "value"),
-    [("seeds", "7", 7), ("learning_rate", "1", 1.0), ("learning_rate", "1e-3", 1e-3), ("dataset", "7", "7"),
-     ("fast", "false", False), ("sizes", "[1, 2]", (1, 2)), ("limit", "100", 100), ("limit", "few", "few")],
-)  # fmt: skip
+    [
+        ("seeds", "7", 7),
+        ("learning_rate", "1", 1.0),
+        ("learning_rate", "1e-3", 1e-3),
+        ("dataset", "7", "7"),
+        ("fast", "false", False),
+        ("sizes", "[1, 2]", (1, 2)),
+        ("limit", "100", 100),
+        ("limit", "few", "few"),
+    ],
+)
 def test_a_value_from_the_command_line_gets_the_parameters_type(book, parameter, text, value):
     result = run.settings("week1/small", "quick", [(parameter, text)])[parameter]
     assert result == value
@@ -83,13 +91,18 @@ def test_a_value_from_the_command_line_gets_the_parameters_type(book, parameter,
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
-    [(["week9/none"], ["week9/none", "week1/small"]), ([], ["week1/small"]),
-     (["small", "--profile", "fast"], ["fast", "full, none, quick"]),
-     (["small", "-p", "sedes", "1"], ["sedes", "seeds"]),
-     (["small", "-p", "seeds", "1.5"], ["seeds", "1.5", "int"]), (["small", "-p", "seeds", "many"], ["many", "int"]),
-     (["small", "-p", "fast", "1"], ["fast", "bool"]), (["small", "-p", "sizes", "5"], ["sizes", "tuple"]),
-     (["small", "-p", "seeds", "__import__('os')"], ["seeds", "int"])],
-)  # fmt: skip
+    [
+        (["week9/none"], ["week9/none", "week1/small"]),
+        ([], ["week1/small"]),
+        (["small", "--profile", "fast"], ["fast", "full, none, quick"]),
+        (["small", "-p", "sedes", "1"], ["sedes", "seeds"]),
+        (["small", "-p", "seeds", "1.5"], ["seeds", "1.5", "int"]),
+        (["small", "-p", "seeds", "many"], ["many", "int"]),
+        (["small", "-p", "fast", "1"], ["fast", "bool"]),
+        (["small", "-p", "sizes", "5"], ["sizes", "tuple"]),
+        (["small", "-p", "seeds", "__import__('os')"], ["seeds", "int"]),
+    ],
+)
 def test_a_wrong_request_gets_one_line_and_status_2(book, capsys, arguments, told):
     assert command.main(["run", *arguments]) == 2
     out, err = capsys.readouterr()
@@ -355,10 +368,14 @@ def test_with_other_parameters_claims_about_the_books_data_are_reported_and_coun
 OWN_DATA = {  # lesson: the data that it takes, and parameters for a short run
     "week1/localization": ("voc", "one", {"steps": "40", "seeds": "1"}),
     "week1/transfer_learning": (
-        "folder", "folder", {"input_sizes": "[32, 64]", "pictures_per_class": "[5, 10]", "seeds": "2", "steps": "5"},
+        "folder",
+        "folder",
+        {"input_sizes": "[32, 64]", "pictures_per_class": "[5, 10]", "seeds": "2", "steps": "5"},
     ),
     "week2/fine_tuning": (
-        "voc", "several", {"steps": "{'last layer': 20, 'both heads': 10}", "background_images": "20"},
+        "voc",
+        "several",
+        {"steps": "{'last layer': 20, 'both heads': 10}", "background_images": "20"},
     ),
     "week2/proposals": ("voc", "several", {"limits": "[20, 10]", "steps": "40"}),
     "week2/retinanet": ("voc", "several", {"steps": "12", "tested": "12"}),
@@ -366,7 +383,7 @@ OWN_DATA = {  # lesson: the data that it takes, and parameters for a short run
     "week3/fcn": ("masks", "masks", {"steps": "40"}),
     "week3/upsampling": ("voc", "several", {"steps": "10", "seeds": "1"}),
     "week4/zfnet": ("folder", "folder", {"weights": "", "steps": "30"}),
-}  # fmt: skip
+}
 
 
 def test_every_lesson_that_takes_a_readers_data_is_run_with_some():

@@ -64,8 +64,9 @@ def test_the_matrix_is_keras_convolution_and_its_transpose_the_transposed_one(k,
 
     y = generator.normal(size=(4, 5))
     ours = segment.transposed_convolution(y, kernel, stride, padding)
-    theirs = ops.conv_transpose(y[None, ..., None].astype("float32"), kernel[..., None, None].astype("float32"),
-                                stride, padding)  # fmt: skip
+    theirs = ops.conv_transpose(
+        y[None, ..., None].astype("float32"), kernel[..., None, None].astype("float32"), stride, padding
+    )
     np.testing.assert_allclose(ours, ops.convert_to_numpy(theirs)[0, ..., 0], atol=1e-5)
 
 
@@ -148,8 +149,9 @@ def test_fcn_8s_is_what_the_paper_draws(body, size):
     model = segment.fcn(body, 4, 8)
     heads = model.get_layer("heads")
     for layer in heads.layers:  # the skips' zeros would hide a mistake
-        layer.set_weights([w if w.any() else np.random.default_rng(0).normal(size=w.shape)
-                           for w in layer.get_weights()])  # fmt: skip
+        layer.set_weights(
+            [w if w.any() else np.random.default_rng(0).normal(size=w.shape) for w in layer.get_weights()]
+        )
     image = np.random.default_rng(2).uniform(0, 255, (1, *size, 3)).astype("float32")
     whole = np.pad(image, [(0, 0), *((0, -n % 32) for n in size), (0, 0)], "symmetric")
     maps = [ops.convert_to_numpy(m)[0] for m in model.get_layer("backbone")(whole)]
@@ -257,8 +259,13 @@ def test_cross_entropy_is_the_mean_over_pixels_that_count():
     labels, logits = generator.integers(0, 3, (2, 4, 5)), generator.normal(size=(2, 4, 5, 3)).astype("float32")
     labels[0, :3] = 255
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    counted = [-np.log(p[i][i_, j, labels[i, i_, j]]) for i in range(2) for i_ in range(4) for j in range(5)
-               if labels[i, i_, j] != 255]  # fmt: skip
+    counted = [
+        -np.log(p[i][i_, j, labels[i, i_, j]])
+        for i in range(2)
+        for i_ in range(4)
+        for j in range(5)
+        if labels[i, i_, j] != 255
+    ]
     assert float(ops.sum(segment.cross_entropy(labels, logits, 255))) == pytest.approx(np.mean(counted), rel=1e-5)
     assert float(ops.sum(segment.cross_entropy(labels * 0 + 255, logits, 255))) == 0
 
@@ -376,8 +383,14 @@ def squares(count):
     for image, mask, (top, left) in zip(images, masks, generator.integers(4, 36, (count, 2)), strict=True):
         mask[top - 1 : top + 25, left - 1 : left + 25] = 2
         image[top : top + 24, left : left + 24], mask[top : top + 24, left : left + 24] = 250, 1
-    return data.Dataset("squares", "train", images, class_names=("ground", "square"), masks=masks,
-                        mask_names=("ground", "square", "void"))  # fmt: skip
+    return data.Dataset(
+        "squares",
+        "train",
+        images,
+        class_names=("ground", "square"),
+        masks=masks,
+        mask_names=("ground", "square", "void"),
+    )
 
 
 def test_side_by_side_the_rows_are_what_the_networks_find(body):

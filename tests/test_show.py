@@ -247,8 +247,10 @@ RUNS = {"frozen": [[0.5, 0.7, 0.8], [0.7, 0.7, 0.9]], "fine-tuned": [0.4, 0.7, 0
 def test_curves_draw_the_mean_of_the_runs_and_a_band_from_least_to_most():
     ax = show.curves([5, 20, 100], RUNS, log_x=True, **AXES, **TEXTS).picture.axes[0]
     assert [np.round(line.get_ydata(), 9).tolist() for line in ax.lines] == [
-        [0.6, 0.7, 0.85], [0.4, 0.7, 0.85], [0.1, 0.2, 0.848],
-    ]  # fmt: skip
+        [0.6, 0.7, 0.85],
+        [0.4, 0.7, 0.85],
+        [0.1, 0.2, 0.848],
+    ]
     assert all(line.get_xdata().tolist() == [5, 20, 100] for line in ax.lines)
     (band,) = ax.collections
     low, high = np.sort(np.unique(band.get_paths()[0].vertices[:, 1]))[[0, -1]]

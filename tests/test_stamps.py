@@ -68,12 +68,14 @@ def book(tmp_path):
     for name in ("data/toys.zip", "data/other.zip", "experiments/results/boxes.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("content")
-    notebook = new_notebook(cells=[
-        new_markdown_cell("# Boxes"),
-        new_code_cell("seeds = 3", metadata={"tags": ["parameters"]}),
-        new_code_cell(CODE, outputs=[new_output("execute_result", {"text/plain": "6"}, execution_count=2)]),
-        new_code_cell("print('a\\nb')", outputs=[new_output("stream", text="a\nb\n")]),
-    ])  # fmt: skip
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell("# Boxes"),
+            new_code_cell("seeds = 3", metadata={"tags": ["parameters"]}),
+            new_code_cell(CODE, outputs=[new_output("execute_result", {"text/plain": "6"}, execution_count=2)]),
+            new_code_cell("print('a\\nb')", outputs=[new_output("stream", text="a\nb\n")]),
+        ]
+    )
     opened = {
         name: hashlib.sha256(b"content").hexdigest() for name in ("data/toys.zip", "experiments/results/boxes.json")
     }
@@ -100,8 +102,10 @@ def change(book, name, before, after):
 def test_a_stamped_lesson_is_up_to_date(book):
     assert why(book) is None
     assert set(book[1].metadata.cvlab.stamp.fingerprint) == {
-        "code cells", "parameters", *(f"cvlab/{name}.py" for name in REACHED)
-    }  # fmt: skip
+        "code cells",
+        "parameters",
+        *(f"cvlab/{name}.py" for name in REACHED),
+    }
 
 
 def test_it_is_so_too_when_read_from_its_file_as_plain_json(book):
@@ -118,17 +122,27 @@ def test_a_lesson_without_a_stamp_is_out_of_date(book):
 
 @pytest.mark.parametrize(
     ("name", "before", "after"),
-    [("cvlab/boxes.py", "Give the area.", "Give the area of a box."),
-     ("cvlab/boxes.py", "'Boxes.'", "'Rectangles.'"),
-     ("cvlab/geometry.py", "# only when it is called", "# later"),
-     ("cvlab/geometry.py", "return product(box)", "return product(\n        box\n    )"),
-     ("cvlab/masks.py", "boxes", "boxes as b"),
-     ("cvlab/__init__.py", '"masks"]', '"masks", "new"]'),
-     ("cvlab/__init__.py", '"1.0"', '"1.1"'),
-     ("data/other.zip", "content", "other")],
-    ids=["docstring", "module's docstring", "comment", "formatting", "unreached module", "a new module's name",
-         "version", "unopened archive"],
-)  # fmt: skip
+    [
+        ("cvlab/boxes.py", "Give the area.", "Give the area of a box."),
+        ("cvlab/boxes.py", "'Boxes.'", "'Rectangles.'"),
+        ("cvlab/geometry.py", "# only when it is called", "# later"),
+        ("cvlab/geometry.py", "return product(box)", "return product(\n        box\n    )"),
+        ("cvlab/masks.py", "boxes", "boxes as b"),
+        ("cvlab/__init__.py", '"masks"]', '"masks", "new"]'),
+        ("cvlab/__init__.py", '"1.0"', '"1.1"'),
+        ("data/other.zip", "content", "other"),
+    ],
+    ids=[
+        "docstring",
+        "module's docstring",
+        "comment",
+        "formatting",
+        "unreached module",
+        "a new module's name",
+        "version",
+        "unopened archive",
+    ],
+)
 def test_a_lesson_stays_up_to_date_after_a_change_of(book, name, before, after):
     change(book, name, before, after)
     assert why(book) is None
@@ -136,16 +150,18 @@ def test_a_lesson_stays_up_to_date_after_a_change_of(book, name, before, after):
 
 @pytest.mark.parametrize(
     ("name", "before", "after"),
-    [("cvlab/boxes.py", "return geometry.area(box)", "return -geometry.area(box)"),
-     ("cvlab/geometry.py", "product(box)", "product(bax)"),
-     ("cvlab/engine/fast.py", "[1]", "[2]"),
-     ("cvlab/engine/__init__.py", "", "x = 1"),
-     ("cvlab/files.py", "pass", "return"),
-     ("cvlab/check.py", "pass", "return"),
-     ("cvlab/__init__.py", "return name", "return name + name"),
-     ("data/toys.zip", "content", "contents"),
-     ("experiments/results/boxes.json", "content", "contend")],
-)  # fmt: skip
+    [
+        ("cvlab/boxes.py", "return geometry.area(box)", "return -geometry.area(box)"),
+        ("cvlab/geometry.py", "product(box)", "product(bax)"),
+        ("cvlab/engine/fast.py", "[1]", "[2]"),
+        ("cvlab/engine/__init__.py", "", "x = 1"),
+        ("cvlab/files.py", "pass", "return"),
+        ("cvlab/check.py", "pass", "return"),
+        ("cvlab/__init__.py", "return name", "return name + name"),
+        ("data/toys.zip", "content", "contents"),
+        ("experiments/results/boxes.json", "content", "contend"),
+    ],
+)
 def test_a_lesson_is_out_of_date_after_a_change_in(book, name, before, after):
     change(book, name, before, after)
     assert why(book) == f"changed: {name}"
@@ -174,18 +190,20 @@ def test_prose_may_change(book):
 
 
 @pytest.mark.parametrize(
-    "source", [CODE + " is six", CODE.replace("(2, 3)", "(\n    2, 3\n)"), '# Six\n\n' + CODE],
+    "source",
+    [CODE + " is six", CODE.replace("(2, 3)", "(\n    2, 3\n)"), "# Six\n\n" + CODE],
     ids=["comment", "formatting", "title"],
-)  # fmt: skip
+)
 def test_comments_and_formatting_in_a_cell_may_change(book, source):
     book[1].cells[2].source = source
     assert why(book) is None
 
 
 @pytest.mark.parametrize(
-    "source", [CODE.replace("3", "4"), CODE.replace("  # 6", ";  # 6"), f"%magic\n{CODE}", CODE + "\n'six'"],
+    "source",
+    [CODE.replace("3", "4"), CODE.replace("  # 6", ";  # 6"), f"%magic\n{CODE}", CODE + "\n'six'"],
     ids=["number", "semicolon that hides the value", "magic", "value shown"],
-)  # fmt: skip
+)
 def test_a_lesson_is_out_of_date_after_a_change_of_a_cells(book, source):
     book[1].cells[2].source = source
     assert "code cells" in why(book)
@@ -209,16 +227,18 @@ def test_the_tags_and_the_order_of_cells_count(book):
 
 @pytest.mark.parametrize(
     ("imports", "modules"),
-    [("import numpy as np\nfrom os import path", set()),
-     ("import cvlab.check as c", {"__init__", "check"}),
-     ("import cvlab", set(MODULES)),
-     ("import cvlab.check", set(MODULES)),
-     ("from cvlab import *", set(MODULES)),
-     ("def f():\n    if x:\n        from cvlab import check", {"__init__", "check"}),
-     ("from cvlab.engine import fast", {"__init__", "engine/__init__", "engine/fast", "files"}),
-     ("from cvlab import __version__", {"__init__"}),
-     ("import cvlabs\nfrom cvlabs import boxes", set())],
-)  # fmt: skip
+    [
+        ("import numpy as np\nfrom os import path", set()),
+        ("import cvlab.check as c", {"__init__", "check"}),
+        ("import cvlab", set(MODULES)),
+        ("import cvlab.check", set(MODULES)),
+        ("from cvlab import *", set(MODULES)),
+        ("def f():\n    if x:\n        from cvlab import check", {"__init__", "check"}),
+        ("from cvlab.engine import fast", {"__init__", "engine/__init__", "engine/fast", "files"}),
+        ("from cvlab import __version__", {"__init__"}),
+        ("import cvlabs\nfrom cvlabs import boxes", set()),
+    ],
+)
 def test_a_lesson_reaches_what_it_imports(book, imports, modules):
     notebook = new_notebook(cells=[new_code_cell(imports)])
     reached = {name for name in stamps.dependencies(book[0], notebook, {}) if name.endswith(".py")}
@@ -247,9 +267,14 @@ def test_what_is_no_stamp_is_none(book, stamp):
     assert why(book) == "its outputs or its stamp were edited after it was executed"
 
 
-@pytest.mark.parametrize("edit", [lambda cell: cell.outputs[0].data.update({"text/plain": "7"}),
-                                  lambda cell: cell.update(outputs=[]),
-                                  lambda cell: cell.outputs.append(new_output("stream", text="more"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda cell: cell.outputs[0].data.update({"text/plain": "7"}),
+        lambda cell: cell.update(outputs=[]),
+        lambda cell: cell.outputs.append(new_output("stream", text="more")),
+    ],
+)
 def test_outputs_that_were_edited_are_noticed(book, edit):
     edit(book[1].cells[2])
     assert why(book) == "its outputs or its stamp were edited after it was executed"
@@ -317,9 +342,14 @@ def pythons():
 def digests(python):
     """Give what another interpreter computes for some of the book's chapters, without any package."""
     return subprocess.run(
-        [python, "-B", "-c", PRINT_DIGESTS, ROOT], input=SYNTAX, cwd=ROOT, capture_output=True, text=True, check=True,
+        [python, "-B", "-c", PRINT_DIGESTS, ROOT],
+        input=SYNTAX,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
         env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
-    ).stdout  # fmt: skip
+    ).stdout
 
 
 @pytest.mark.parametrize("python", list(pythons()))
@@ -337,8 +367,12 @@ def test_files_of_the_book_are_noted_as_they_are_opened_and_others_are_not(monke
     data.load("duck", "test", limit=1)
     data.imagenet_classes()
     files.record(tmp_path / "my_own.zip")
-    assert set(files.opened) == {"experiments/results/boxes.json", "data/weights/resnet20_eyes.weights.h5",
-                                 "data/toybox/duck.zip", "data/imagenet_classes.csv"}  # fmt: skip
+    assert set(files.opened) == {
+        "experiments/results/boxes.json",
+        "data/weights/resnet20_eyes.weights.h5",
+        "data/toybox/duck.zip",
+        "data/imagenet_classes.csv",
+    }
     assert files.opened["data/toybox/duck.zip"] == files.manifest()["toybox/duck.zip"]["sha256"]
 
 
@@ -438,9 +472,13 @@ def wait_for(path, seconds=60):
 def test_ctrl_c_leaves_one_line_and_what_was_executed_with_its_stamp(clone):
     pytest.importorskip("filelock", reason="the book is not built on Colab's versions")
     book = subprocess.Popen(
-        [sys.executable, "book/build.py"], cwd=clone, env={**os.environ, "PYTHONPATH": str(clone)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "book/build.py"],
+        cwd=clone,
+        env={**os.environ, "PYTHONPATH": str(clone)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(clone / "chapters" / "started")
     book.send_signal(signal.SIGINT)
     out, err = book.communicate(timeout=60)

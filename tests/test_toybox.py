@@ -29,10 +29,17 @@ PARTS = list(COUNTS)
 
 # Parts that a class may have, besides its body; a part in a picture without such a toy would be a mistake
 PARTS_OF = {
-    "ball": set(), "block": set(), "car": {"wheel", "window", "light"}, "cat": {"eye", "ear", "snout", "tail"},
-    "dog": {"eye", "ear", "snout", "tail"}, "fish": {"eye", "tail", "fin"}, "mug": {"handle"},
-    "mushroom": {"cap", "stem"}, "tree": {"crown", "trunk"}, "duck": {"eye", "beak", "wing"},
-}  # fmt: skip
+    "ball": set(),
+    "block": set(),
+    "car": {"wheel", "window", "light"},
+    "cat": {"eye", "ear", "snout", "tail"},
+    "dog": {"eye", "ear", "snout", "tail"},
+    "fish": {"eye", "tail", "fin"},
+    "mug": {"handle"},
+    "mushroom": {"cap", "stem"},
+    "tree": {"crown", "trunk"},
+    "duck": {"eye", "beak", "wing"},
+}
 
 
 @cache
@@ -324,9 +331,11 @@ def nearest(x: np.ndarray, y: np.ndarray, test: np.ndarray, k: int) -> np.ndarra
 
 
 CLASSIFIERS = {
-    "ridge": lambda x, y, t: ridge(x, y, t, 0.1), "weak ridge": lambda x, y, t: ridge(x, y, t, 0.001),
-    "nearest": lambda x, y, t: nearest(x, y, t, 1), "five nearest": lambda x, y, t: nearest(x, y, t, 5),
-}  # fmt: skip
+    "ridge": lambda x, y, t: ridge(x, y, t, 0.1),
+    "weak ridge": lambda x, y, t: ridge(x, y, t, 0.001),
+    "nearest": lambda x, y, t: nearest(x, y, t, 1),
+    "five nearest": lambda x, y, t: nearest(x, y, t, 5),
+}
 
 
 def signs(split: str) -> np.ndarray:

@@ -56,20 +56,43 @@ def test_a_chapter_runs_from_an_empty_folder_with_what_its_set_up_cell_installs(
     empty.mkdir()
     nbformat.write(notebook, tmp_path / "chapter.ipynb")
     command(
-        elsewhere, "-m", "papermill", tmp_path / "chapter.ipynb", tmp_path / "done.ipynb", "--kernel", "python3",
-        "--no-progress-bar", "--parameters_yaml", json.dumps(LITTLE), cwd=empty,
-        **run.KERNEL_ENVIRONMENT, CVLAB_CHECKS="report", CVLAB_DATA="", XDG_CACHE_HOME=str(tmp_path / "cache"),
-        PIP_NO_INDEX="1", PIP_NO_BUILD_ISOLATION="0", PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_ROOT_USER_ACTION="ignore",
-        GIT_SSL_CAINFO=str(certificate), SSL_CERT_FILE=str(certificate), PYTHONPATH="",
-    )  # fmt: skip
+        elsewhere,
+        "-m",
+        "papermill",
+        tmp_path / "chapter.ipynb",
+        tmp_path / "done.ipynb",
+        "--kernel",
+        "python3",
+        "--no-progress-bar",
+        "--parameters_yaml",
+        json.dumps(LITTLE),
+        cwd=empty,
+        **run.KERNEL_ENVIRONMENT,
+        CVLAB_CHECKS="report",
+        CVLAB_DATA="",
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        PIP_NO_INDEX="1",
+        PIP_NO_BUILD_ISOLATION="0",
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+        PIP_ROOT_USER_ACTION="ignore",
+        GIT_SSL_CAINFO=str(certificate),
+        SSL_CERT_FILE=str(certificate),
+        PYTHONPATH="",
+    )
     outputs = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells[-1].outputs
     package, book, keras = "".join(o.text for o in outputs if o.get("name") == "stdout").split()
     assert Path(package).is_relative_to(tmp_path / "python") and Path(book).is_relative_to(tmp_path / "python")
     assert keras == importlib.metadata.version("keras")
-    fetched = {path.relative_to(tmp_path / "cache/cvlab").as_posix()
-               for path in (tmp_path / "cache/cvlab").rglob("*") if path.is_file()}  # fmt: skip
-    assert fetched == {"toybox/objects.zip", "weights/efficientnet_lite0_imagenet.weights.h5",
-                       "weights/resnet20_cifar10.weights.h5"}  # fmt: skip
+    fetched = {
+        path.relative_to(tmp_path / "cache/cvlab").as_posix()
+        for path in (tmp_path / "cache/cvlab").rglob("*")
+        if path.is_file()
+    }
+    assert fetched == {
+        "toybox/objects.zip",
+        "weights/efficientnet_lite0_imagenet.weights.h5",
+        "weights/resnet20_cifar10.weights.h5",
+    }
     assert list(empty.iterdir()) == []
 
 

@@ -2,8 +2,8 @@
 (function () {
   "use strict";
 
-  // The theme marks a heading when it enters the screen, so that it is wrong on the way up. (sharing.py renames the
-  // list, for the theme to leave it alone.)
+  // The theme marks a heading when it enters the screen, so that it is wrong on the way up. (offline_pages.py
+  // renames the list, for the theme to leave it alone.)
   function followReader(list) {
     var links = [].slice.call(list.querySelectorAll("a[href^='#']"));
     var headings = links.map(function (link) {

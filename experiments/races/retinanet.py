@@ -36,10 +36,14 @@ def encoder():
     import keras_hub
 
     return keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64], input_conv_kernel_sizes=[7], stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[2, 2, 2, 2], stackwise_num_strides=[1, 2, 2, 2], block_type="basic_block",
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=[2, 2, 2, 2],
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="basic_block",
         image_shape=(SIDE, SIDE, 3),
-    )  # fmt: skip
+    )
 
 
 def theirs():
@@ -55,8 +59,9 @@ def theirs():
 def ours(**heads):
     """Build our detector on the same body, with heads like theirs."""
     names = tuple(f"class {i}" for i in range(CLASSES))
-    config = retinanet.RetinaNetConfig(names, "resnet50", SIDE, (8, 16, 32, 64, 128), (32, 64, 128, 256, 512),
-                                       **{"channels": 256, "depth": 4, **heads})  # fmt: skip
+    config = retinanet.RetinaNetConfig(
+        names, "resnet50", SIDE, (8, 16, 32, 64, 128), (32, 64, 128, 256, 512), **{"channels": 256, "depth": 4, **heads}
+    )
     source = encoder()
     body = keras.Model(source.input, [source.pyramid_outputs[level] for level in ("P3", "P4", "P5")], name="backbone")
     return retinanet.build(config, body=body)
@@ -123,11 +128,16 @@ def main():
 
     decoding = side_by_side({"keras-hub": their_boxes, "cvlab": our_boxes}, rounds=21)
     table("decoding and suppression of 4 pictures", decoding, "keras-hub")
-    write("retinanet", {
-        "command": "python -m experiments.races.retinanet",
-        "machine": machine("keras", "keras-hub", "tensorflow-cpu", "numpy"),
-        "parameters": counts, "step": steps, "decoding": decoding,
-    })  # fmt: skip
+    write(
+        "retinanet",
+        {
+            "command": "python -m experiments.races.retinanet",
+            "machine": machine("keras", "keras-hub", "tensorflow-cpu", "numpy"),
+            "parameters": counts,
+            "step": steps,
+            "decoding": decoding,
+        },
+    )
 
 
 def repeat(images, target):

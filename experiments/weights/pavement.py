@@ -29,8 +29,9 @@ def train(name, seed, steps, learning_rate, batch_size):
     is_car = part.labels == part.class_names.index("car")
     backend.set_seed(seed)
     model = classify.transfer(classify.backbone("resnet20"), 2, "fine_tune")
-    trained = classify.train(model, part.images, is_car.astype(int), steps, learning_rate, batch_size, classify.augment,
-                             seed)  # fmt: skip
+    trained = classify.train(
+        model, part.images, is_car.astype(int), steps, learning_rate, batch_size, classify.augment, seed
+    )
     print(f"{name}, seed {seed}: {steps} steps in {trained['seconds']:.0f} s, last loss {trained['loss'][-1]:.3f}")
     flat = classify.resnet20(weights=None, num_classes=2)
     flat.set_weights(model.get_weights())

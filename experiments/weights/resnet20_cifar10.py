@@ -42,9 +42,11 @@ def build(steps, learning_rate):
     """Give a compiled ResNet-20 whose learning rate follows `steps` steps."""
     model = classify.resnet20(weights=None)
     schedule = keras.optimizers.schedules.CosineDecay(
-        1e-3, steps - steps // 8, warmup_target=learning_rate, warmup_steps=steps // 8)  # fmt: skip
-    optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-3,
-                                     use_ema=True, ema_momentum=0.995)  # fmt: skip
+        1e-3, steps - steps // 8, warmup_target=learning_rate, warmup_steps=steps // 8
+    )
+    optimizer = keras.optimizers.SGD(
+        schedule, momentum=0.9, nesterov=True, weight_decay=5e-3, use_ema=True, ema_momentum=0.995
+    )
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     return model
@@ -98,8 +100,15 @@ def main():
     from cvlab import data
 
     train_set, test_set = data.load("cifar10", "train"), data.load("cifar10", "test")
-    model = train(train_set.images, train_set.labels, test_set.images, test_set.labels,
-                  options.epochs, options.large_epochs, seed=options.seed)  # fmt: skip
+    model = train(
+        train_set.images,
+        train_set.labels,
+        test_set.images,
+        test_set.labels,
+        options.epochs,
+        options.large_epochs,
+        seed=options.seed,
+    )
     keras.mixed_precision.set_global_policy("float32")
     exported = classify.resnet20(weights=None)
     exported.set_weights(model.get_weights())

@@ -73,13 +73,23 @@ def main():
             scenes.append(more())
         marked, own, labels = ([one for part in scenes for one in part[i]] for i in range(3))
         retinanet.trainable(model, "*" if number else ["fpn/*", "box_head/*", "class_*"])
-        losses = retinanet.train(model, np.stack(marked), own, labels, steps, learning_rate,
-                                 augment=functools.partial(change, toys=toys, pasted=pasted, **changes),
-                                 progress=sys.stderr.isatty(), seed=1000 * options.seed + number)["loss"]  # fmt: skip
+        losses = retinanet.train(
+            model,
+            np.stack(marked),
+            own,
+            labels,
+            steps,
+            learning_rate,
+            augment=functools.partial(change, toys=toys, pasted=pasted, **changes),
+            progress=sys.stderr.isatty(),
+            seed=1000 * options.seed + number,
+        )["loss"]
         scored = score(model, val)
         retinanet.save(model, checkpoint)
-        print(f"round {number}: loss {sum(losses[-50:]) / 50:.3f}, val {scored}, {time.perf_counter() - began:.0f} s",
-              flush=True)  # fmt: skip
+        print(
+            f"round {number}: loss {sum(losses[-50:]) / 50:.3f}, val {scored}, {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
     if restored:
         retinanet.restore(restored, model=model)
     target = data.EMBEDDED / "weights" / f"{NAME}.weights.h5"
@@ -99,8 +109,10 @@ def more():
 
     numbers, wanted = pack.rendered("scenes", "more"), render.pictures_in("scenes", "more")
     if len(numbers) < wanted:
-        raise SystemExit(f"retinanet_toybox: of {wanted} scenes of `more`, {len(numbers)} are there; render them: "
-                         "python render/render.py --part scenes --split more")  # fmt: skip
+        raise SystemExit(
+            f"retinanet_toybox: of {wanted} scenes of `more`, {len(numbers)} are there; render them: "
+            "python render/render.py --part scenes --split more"
+        )
     marked, own, labels = [], [], []
     for i in numbers:
         shown = pack.load("scenes", "more", i)

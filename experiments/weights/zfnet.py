@@ -67,7 +67,8 @@ def compiled(name, num_classes, steps, learning_rate, body=None):
     if body is not None:
         model.set_weights(body.get_weights()[:-2] + model.get_weights()[-2:])
     schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 10, steps - steps // 12, warmup_target=learning_rate, warmup_steps=steps // 12)  # fmt: skip
+        learning_rate / 10, steps - steps // 12, warmup_target=learning_rate, warmup_steps=steps // 12
+    )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=DECAY, global_clipnorm=5.0)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
@@ -98,9 +99,12 @@ def train(name, seed=0):
             os.replace(folder / "part.keras", folder / f"{number}_{step + ROUND:05d}.keras")
             for old in sorted(folder.glob("*.keras"))[:-1]:
                 old.unlink()
-            print(f"{name}, seed {seed}, {source}, step {step + ROUND}/{steps}: "
-                  + " ".join(f"{k} {v:.3f}" for k, v in logs.items()) + f", {time.perf_counter() - began:.0f} s",
-                  flush=True)  # fmt: skip
+            print(
+                f"{name}, seed {seed}, {source}, step {step + ROUND}/{steps}: "
+                + " ".join(f"{k} {v:.3f}" for k, v in logs.items())
+                + f", {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
     return model
 
 

@@ -46,15 +46,26 @@ def kernel(colab, home, tmp_path):
     folder = tmp_path / "empty folder"
     folder.mkdir()
     environment = {
-        **os.environ, **run.KERNEL_ENVIRONMENT, "KERAS_BACKEND": "tensorflow", "PYTHONPATH": "", "CVLAB_DATA": "",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"), "IPYTHONDIR": str(tmp_path / "ipython"),
-        "PIP_ROOT_USER_ACTION": "ignore", "GIT_SSL_CAINFO": str(home[1]), "SSL_CERT_FILE": str(home[1]),
-    }  # fmt: skip
+        **os.environ,
+        **run.KERNEL_ENVIRONMENT,
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONPATH": "",
+        "CVLAB_DATA": "",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "PIP_ROOT_USER_ACTION": "ignore",
+        "GIT_SSL_CAINFO": str(home[1]),
+        "SSL_CERT_FILE": str(home[1]),
+    }
     manager = KernelManager(kernel_name="python3")
     manager.kernel_spec.argv = [
-        str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}",
+        str(program),
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
         "--InteractiveShellApp.exec_lines=import google.colab",
-    ]  # fmt: skip
+    ]
     manager.start_kernel(env=environment, cwd=str(folder))
     client = manager.client()
     client.start_channels()

@@ -50,12 +50,27 @@ def panels(name):
         interact.drag_boxes(image, true, [60, 50, 120, 110], name=f"{name}-drag_boxes", **WORDS),
         interact.step_nms(image, found, rng.uniform(size=30), name=f"{name}-step_nms", **WORDS),
         interact.merge_regions(image, segments, propose.group(image, segments), name=f"{name}-merge_regions", **WORDS),
-        interact.place_anchors(image, [true, [100, 20, 150, 60]], strides=(8, 16, 32), sizes=(32, 64, 128),
-                               input_size=256, name=f"{name}-place_anchors", **WORDS),
+        interact.place_anchors(
+            image,
+            [true, [100, 20, 150, 60]],
+            strides=(8, 16, 32),
+            sizes=(32, 64, 128),
+            input_size=256,
+            name=f"{name}-place_anchors",
+            **WORDS,
+        ),
         interact.paint_labels(image, *maps, names, paint=3, name=f"{name}-paint_labels", **WORDS),
-        interact.drag_occluder(image, {"cat": grid, "dog": 1 - grid}, {"cat": 0.9, "dog": 0.1}, 32, 8, start=(5, 5),
-                               name=f"{name}-drag_occluder", **WORDS),
-    ]  # fmt: skip
+        interact.drag_occluder(
+            image,
+            {"cat": grid, "dog": 1 - grid},
+            {"cat": 0.9, "dog": 0.1},
+            32,
+            8,
+            start=(5, 5),
+            name=f"{name}-drag_occluder",
+            **WORDS,
+        ),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +102,10 @@ def opened(browser, address):
             page.complaints = []
             page.on("pageerror", lambda error: page.complaints.append(str(error)))
             page.on("console", lambda message: page.complaints.append(message.text))
-            page.on("request", lambda asked: None if asked.url.startswith(("data:", address)) else
-                    page.complaints.append(asked.url))  # fmt: skip
+            page.on(
+                "request",
+                lambda asked: None if asked.url.startswith(("data:", address)) else page.complaints.append(asked.url),
+            )
             page.goto(address)
             pages[key] = page
         return pages[key]
@@ -201,13 +218,21 @@ def predicted_box(figure):
 def test_a_finger_drags_a_box_paints_and_leaves_the_page_where_it_is(opened):
     page = opened(has_touch=True, viewport={"width": 390, "height": 800})
     session = page.context.new_cdp_session(page)
-    for kind, target in (("drag_boxes", ".cv-body >> nth=1"), ("paint_labels", ".cv-easel"),
-                         ("drag_occluder", ".cv-body"), ("place_anchors", ".cv-cell")):  # fmt: skip
+    for kind, target in (
+        ("drag_boxes", ".cv-body >> nth=1"),
+        ("paint_labels", ".cv-easel"),
+        ("drag_occluder", ".cv-body"),
+        ("place_anchors", ".cv-cell"),
+    ):
         figure = control(page, kind)
         x, y = middle(figure.locator(target))
         before, at = seen(figure), page.evaluate("scrollY")
-        for type_, points in (("touchStart", [(x, y)]), ("touchMove", [(x + 20, y + 15)]),
-                              ("touchMove", [(x + 40, y + 40)]), ("touchEnd", [])):  # fmt: skip
+        for type_, points in (
+            ("touchStart", [(x, y)]),
+            ("touchMove", [(x + 20, y + 15)]),
+            ("touchMove", [(x + 40, y + 40)]),
+            ("touchEnd", []),
+        ):
             points = [{"x": a, "y": b} for a, b in points]
             session.send("Input.dispatchTouchEvent", {"type": type_, "touchPoints": points})
         page.wait_for_timeout(50)

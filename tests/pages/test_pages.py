@@ -188,9 +188,13 @@ def test_every_picture_is_there_and_says_what_it_shows(visit, name):
 
 @every_page
 def test_headings_descend_step_by_step_from_one_title(visit, name):
-    levels = [int(tag[1]) for tag in visit(name).page.locator("article").locator("h1,h2,h3,h4,h5,h6").evaluate_all(
-        "headings => headings.map(h => h.tagName)"
-    )]  # fmt: skip
+    levels = [
+        int(tag[1])
+        for tag in visit(name)
+        .page.locator("article")
+        .locator("h1,h2,h3,h4,h5,h6")
+        .evaluate_all("headings => headings.map(h => h.tagName)")
+    ]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(deeper - level <= 1 for level, deeper in zip(levels, levels[1:]))
@@ -202,8 +206,10 @@ def test_formulas_are_set_and_icons_drawn(visit, name):
     formulas = page.locator(".math")
     assert page.locator(".math svg[aria-label]").count() == formulas.count()
     assert not [text for text in formulas.all_inner_texts() if "\\" in text]
-    unknown = page.evaluate("[...document.querySelectorAll('.math use')].filter(use => !document.getElementById("
-                            "use.getAttribute('xlink:href').slice(1))).length")  # fmt: skip
+    unknown = page.evaluate(
+        "[...document.querySelectorAll('.math use')].filter(use => !document.getElementById("
+        "use.getAttribute('xlink:href').slice(1))).length"
+    )
     assert unknown == 0, "each glyph is in the page"
     assert page.locator("svg.svg-inline--fa").count() > 0
     assert page.locator("i[class*='fa-'], svg.svg-inline--fa animate").count() == 0  # an unknown icon flickers
@@ -224,8 +230,11 @@ def test_the_contents_mark_the_heading_in_both_directions(visit, name):
     wanted = [links.nth(i) for i in range(0, links.count(), 2)]
     for link in [*wanted, *reversed(wanted)]:
         place = link.get_attribute("href")[1:]
-        page.evaluate("id => { const at = document.getElementById(id); scrollTo({behavior: 'instant', top: scrollY + "
-                      "(at.querySelector('h1,h2,h3') || at).getBoundingClientRect().top - 60}); }", place)  # fmt: skip
+        page.evaluate(
+            "id => { const at = document.getElementById(id); scrollTo({behavior: 'instant', top: scrollY + "
+            "(at.querySelector('h1,h2,h3') || at).getBoundingClientRect().top - 60}); }",
+            place,
+        )
         page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
         below = page.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
         marked = page.locator("#page-contents a.active")
