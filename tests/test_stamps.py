@@ -478,6 +478,8 @@ def test_ctrl_c_leaves_one_line_and_what_was_executed_with_its_stamp(clone):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background of a script ignores the signal, and so would this process.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(clone / "chapters" / "started")
     book.send_signal(signal.SIGINT)
