@@ -608,3 +608,24 @@ def test_giou_equals_the_published_formula_on_ten_thousand_pairs():
     np.testing.assert_allclose(boxes.paired_giou(a, b), published, atol=1e-6)
     pairs = [boxes.giou(a[i : i + 500], b[i : i + 500]).diagonal() for i in range(0, 10_000, 500)]
     np.testing.assert_allclose(np.concatenate(pairs), published, atol=1e-6)
+
+
+@pytest.mark.contract
+def test_the_weight_of_ciou_counts_as_a_constant_in_its_gradient():
+    true, predicted = np.float32([[10, 10, 50, 30]]), np.float32([[14, 8, 40, 44]])
+
+    def shape_term(box):
+        width, height = (box[..., 2:] - box[..., :2]).T
+        return 4 / np.pi**2 * (np.arctan2(40, 20) - np.arctan2(width, height)) ** 2
+
+    def with_constant_weight(box):
+        return boxes.paired_diou(true, box) - weight * shape_term(box)
+
+    iou, term = boxes.paired_iou(true, predicted), shape_term(predicted)
+    weight = term / (1 - iou + term)
+    _, gradient = backend.value_and_grad(lambda box: keras.ops.sum(boxes.paired_ciou(true, box)))(
+        keras.ops.convert_to_tensor(predicted)
+    )
+    step = 0.25 * np.eye(4, dtype="float32")
+    slopes = [(with_constant_weight(predicted + s) - with_constant_weight(predicted - s)).item() / 0.5 for s in step]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(gradient)[0], slopes, rtol=0.02, atol=2e-5)

@@ -52,6 +52,8 @@ def test_missing_ticks_are_found_but_not_on_an_image():
 def test_what_an_axis_that_is_off_would_say_is_no_fault():
     drawing, ax = show.axes(2, 2)
     ax.plot([0, 1], [0, 1])
+    ax.set_xticks([0.5, 0.51], ["a long label", "another long label"])
+    assert drawings.faults(drawing)
     ax.axis("off")
     assert drawings.faults(drawing) == []
 

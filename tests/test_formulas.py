@@ -53,6 +53,17 @@ def test_every_glyph_that_a_formula_names_is_in_the_page_once(tmp_path):
     assert len(drawn) == len(set(drawn))
 
 
+def test_a_page_carries_the_glyphs_of_its_own_formulas_alone(tmp_path):
+    (tmp_path / "other").mkdir()
+    pages = [page_with(tmp_path, "\\sum"), page_with(tmp_path / "other")]
+    formulas.set_formulas(pages)
+    first, second = (
+        {path["id"] for path in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("defs path")}
+        for page in pages
+    )
+    assert second < first
+
+
 def test_a_very_wide_formula_can_be_scrolled_by_keyboard_and_a_short_one_need_not(tmp_path):
     page = page_with(tmp_path)
     wide = page.read_text(encoding="utf-8").replace("&lt; 1", "+ ".join(["\\frac{a + b + c}{d}"] * 14))
