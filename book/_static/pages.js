@@ -1,4 +1,5 @@
-/* What every page does for itself: the contents' marker follows the reader, and what is printed is light. */
+/* What every page does for itself: the contents' marker follows the reader, what is printed is light, and wide code
+   can be reached by keyboard. */
 (function () {
   "use strict";
 
@@ -54,10 +55,32 @@
     });
   }
 
+  // Code that is wider than its place can be scrolled by keyboard. (The theme looks once, before fonts have come and
+  // folds were opened.)
+  function reachWideCode() {
+    function look(pre) {
+      var wide = pre.scrollWidth > pre.clientWidth || pre.scrollHeight > pre.clientHeight;
+      pre.tabIndex = wide ? 0 : -1;
+    }
+    var blocks = [].slice.call(document.querySelectorAll("pre"));
+    var resized = new ResizeObserver(function (entries) {
+      entries.forEach(function (entry) {
+        look(entry.target);
+      });
+    });
+    blocks.forEach(function (pre) {
+      resized.observe(pre); // which also tells when the fold around it opens
+    });
+    document.fonts.ready.then(function () {
+      blocks.forEach(look);
+    });
+  }
+
   function start() {
     var list = document.getElementById("page-contents");
     if (list) followReader(list);
     printLight();
+    reachWideCode();
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

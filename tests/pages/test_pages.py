@@ -289,6 +289,18 @@ def test_axe_finds_no_barrier(visit, name, scheme):
     assert told == []
 
 
+@every_chapter
+def test_code_that_a_fold_reveals_can_be_scrolled_by_keyboard(visit, name):
+    page = visit(name, width=360).page
+    page.evaluate("window.folded = [...document.querySelectorAll('details:not([open])')]")
+    page.evaluate("folded.forEach(d => d.open = true)")
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    wide = "[...document.querySelectorAll('pre')].filter(pre => pre.scrollWidth > pre.clientWidth)"
+    assert page.evaluate(f"{wide}.length") > 0
+    assert page.evaluate(f"{wide}.filter(pre => pre.tabIndex != 0).length") == 0
+    page.evaluate("folded.forEach(d => d.open = false)")
+
+
 def picture(control):
     image = control.locator("img")
     return image.get_attribute("src"), image.get_attribute("alt")
