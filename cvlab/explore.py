@@ -1,4 +1,4 @@
-"""Controls that work with and without a kernel: pictures that follow a parameter, and questions that answer."""
+"""Controls that work with and without a kernel: images that follow a parameter, and questions that answer."""
 
 import html
 import itertools
@@ -42,20 +42,20 @@ def explore(
     lossless: bool | None = None,
     **choices: Any,
 ) -> Any:
-    """Show the picture that `fn` draws for one or two parameters, and let the reader choose these.
+    """Show the image that `fn` draws for one or two parameters, and let the reader choose these.
 
     In a kernel this is an ipywidgets control that calls `fn`; in a page, a slider (numbers) or a list (all else) over
     frames drawn beforehand. For them `explore` calls `fn` once for every combination: keep it fast.
 
     Args:
         fn: takes the parameters by name; gives an array as `show.images` takes, a matplotlib figure, or a figure of
-            `show` that has one picture, always of one size.
+            `show` that has one image, always of one size.
         choices: for each parameter a list of values, or {text: value}.
         caption: what to see; by default the first line of fn's docstring.
         label: the control's text, or {parameter: text}.
         alt: what is to be seen, with a field such as {sigma} for each parameter, or a function of the parameters.
         start: the value to begin with, or {parameter: value}. name, lossless: as in `show.figure`.
-    Raises: ValueError for more than 60 frames or 600 kB, pictures of several sizes, choices or alt texts that
+    Raises: ValueError for more than 60 frames or 600 kB, images of several sizes, choices or alt texts that
         repeat; RuntimeError where `fn` fails, naming the parameters.
     """
     return Control(fn, choices, caption, alt, label, start, name, lossless)
@@ -83,10 +83,10 @@ class Control(Shown):
         self.alts = [self.describe(alt, index) for index in range(len(self.states))]
         if len(set(self.alts)) < len(self.alts) or not all(self.alts):
             raise ValueError("explore: alt repeats itself or is empty, expected every parameter in it, as {sigma}")
-        told = [f"{p.label}: {', '.join(p.texts)}" for p in self.parameters]
-        self.id, self.tag = identifier("fig", name, self.caption, self.alts, told), ""
+        choices_in_words = [f"{p.label}: {', '.join(p.texts)}" for p in self.parameters]
+        self.id, self.tag = identifier("fig", name, self.caption, self.alts, choices_in_words), ""
         page = None if "google.colab" in sys.modules else self.page()  # Colab may prefer HTML to a widget
-        super().__init__(page, "\n".join([self.caption, *told, f"[{self.alts[self.first]}]"]))
+        super().__init__(page, "\n".join([self.caption, *choices_in_words, f"[{self.alts[self.first]}]"]))
 
     def arguments(self, index):
         return {p.key: p.values[i] for p, i in zip(self.parameters, self.states[index])}
@@ -102,12 +102,12 @@ class Control(Shown):
         except (KeyError, IndexError) as error:
             raise ValueError(f"explore: alt has a field {error}, expected {[p.key for p, _ in chosen]}") from None
 
-    def picture(self, index):
+    def frame(self, index):
         """Call fn for one choice → the `<img>` of what it draws."""
         try:
             shown = self.fn(**self.arguments(index))
-            if isinstance(shown, Shown) and (shown := getattr(shown, "picture", None)) is None:
-                raise ValueError("gives several pictures, expected one, as from show.draw_boxes or show.axes")
+            if isinstance(shown, Shown) and (shown := getattr(shown, "image", None)) is None:
+                raise ValueError("gives several images, expected one, as from show.draw_boxes or show.axes")
             return img(shown, self.alts[index], self.lossless, vector=False)
         except Exception as error:
             given = ", ".join(f"{key}={value!r}" for key, value in self.arguments(index).items())
@@ -115,11 +115,11 @@ class Control(Shown):
 
     def page(self):
         """Draw every frame → the control in plain HTML, with a few lines of JavaScript and nothing to fetch."""
-        tags = [self.picture(index) for index in range(len(self.states))]
+        tags = [self.frame(index) for index in range(len(self.states))]
         self.tag = tags[self.first]
         sizes = sorted({" × ".join(re.search(r'width="(\d+)" height="(\d+)"', tag).groups()) for tag in tags})
         if len(sizes) > 1:
-            raise ValueError(f"explore: the pictures are {' and '.join(sizes)} pixels, expected one size for all")
+            raise ValueError(f"explore: the images are {' and '.join(sizes)} pixels, expected one size for all")
         sources = [re.search(r'src="([^"]+)"', tag)[1] for tag in tags]
         frames = [sources.index(source) if source in sources[:i] else source for i, source in enumerate(sources)]
         frames[self.first] = ""  # stands in the page already
@@ -131,7 +131,7 @@ class Control(Shown):
             f'{SPOKEN}<script type="application/json">{data}</script><script>{SLIDE}{CALL % self.id}</script></figure>'
         )
         if (size := len(page.encode())) > MAX_BYTES:
-            hint = f"at most {MAX_BYTES // 1000}: give fewer choices, smaller pictures, or lossless=False"
+            hint = f"at most {MAX_BYTES // 1000}: give fewer choices, smaller images, or lossless=False"
             raise ValueError(f"explore: {len(frames)} frames take {size // 1000} kB, expected {hint}")
         return page
 
@@ -144,7 +144,7 @@ class Control(Shown):
         def draw(change=None):
             index = self.states.index(tuple(c.value for c in controls))
             try:
-                shown.value = self.picture(index)
+                shown.value = self.frame(index)
             except RuntimeError as error:
                 shown.value = f'<p role="alert">{html.escape(str(error))}</p>'
 
@@ -189,8 +189,8 @@ def parameter(key: str, given: Any, label: Any, start: Any) -> Any:
         options = (f'<option value="{i}"{mark.get(i, "")}>{html.escape(t)}</option>' for i, t in enumerate(texts))
         control = f'<select autocomplete="off">{"".join(options)}</select>'
     control = f"<label><span>{html.escape(label)}</span>{control}</label>"
-    own = {"values": values, "texts": texts, "fields": fields, "ordered": ordered, "start": first}
-    return SimpleNamespace(key=key, label=label, html=control, **own)
+    details = {"values": values, "texts": texts, "fields": fields, "ordered": ordered, "start": first}
+    return SimpleNamespace(key=key, label=label, html=control, **details)
 
 
 def worded(value: Any) -> str:
@@ -206,16 +206,16 @@ def quiz(question: str, answers: dict[str, str], correct: str, *, name: str | No
     """
     if correct not in answers or len(answers) < 2:
         raise ValueError(f"quiz: correct is {correct!r}, expected one of two or more answers: {list(answers)}")
-    own = identifier("quiz", name, question, answers)
+    number = identifier("quiz", name, question, answers)
     options, replies = "", ""
     for i, (answer, reply) in enumerate(answers.items()):
-        radio = f'<input type="radio" name="{own}" value="{i}" autocomplete="off">'
+        radio = f'<input type="radio" name="{number}" value="{i}" autocomplete="off">'
         options += f"<label>{radio} <span>{prose(answer)}</span></label>"
         kind, verdict = ("cv-right", "Right.") if answer == correct else ("cv-wrong", "Not quite.")
         replies += f'<li class="{kind}"><strong>{prose(answer)}</strong>: {verdict} {prose(reply)}</li>'
     page = (
-        f'<div class="cv-quiz" id="{own}"><fieldset><legend>{prose(question)}</legend>{options}</fieldset>'
+        f'<div class="cv-quiz" id="{number}"><fieldset><legend>{prose(question)}</legend>{options}</fieldset>'
         f'<button type="button" hidden>Check my answer</button><p role="status"></p>'
-        f"<details><summary>Answers</summary><ul>{replies}</ul></details><script>{ASK}{CALL % own}</script></div>"
+        f"<details><summary>Answers</summary><ul>{replies}</ul></details><script>{ASK}{CALL % number}</script></div>"
     )
     return Shown(page, "\n".join([question, *(f"( ) {answer}" for answer in answers)]))

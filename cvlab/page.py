@@ -1,4 +1,4 @@
-"""Pictures and texts as a page holds them: nothing to fetch, small, and safe to put between tags."""
+"""Images and texts as a page holds them: nothing to fetch, small, and safe to put between tags."""
 
 import base64
 import hashlib
@@ -48,47 +48,45 @@ def require(**texts: Any) -> None:
 
 def identifier(prefix: str, name: str, *contents: Any) -> str:
     """Make an element's id from its name or else from its contents: the same in every run."""
-    own = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else ""
-    return f"{prefix}-{own or hashlib.sha256(repr(contents).encode()).hexdigest()[:8]}"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") if name else ""
+    return f"{prefix}-{slug or hashlib.sha256(repr(contents).encode()).hexdigest()[:8]}"
 
 
-def is_drawing(picture: Any) -> bool:
+def is_drawing(image: Any) -> bool:
     """Tell a matplotlib figure from an array, without importing matplotlib."""
-    return hasattr(picture, "savefig")
+    return hasattr(image, "savefig")
 
 
-def pixels(picture: Any) -> np.ndarray:
+def pixels(image: Any) -> np.ndarray:
     """Turn a matplotlib figure, or an array as in `show.images`, into (H, W, 3 or 4) uint8.
 
     Raises: ValueError for another shape, dtype or range: what the values mean is not guessed.
     """
     from PIL import Image
 
-    if is_drawing(picture):
-        drawn = Image.open(io.BytesIO(_save(picture, format="png", dpi=DPI))).convert("RGB")
-        few = drawn if any(ax.images for ax in picture.axes) else drawn.quantize(64)  # a third of the size, and sharp
+    if is_drawing(image):
+        drawn = Image.open(io.BytesIO(_save(image, format="png", dpi=DPI))).convert("RGB")
+        few = drawn if any(ax.images for ax in image.axes) else drawn.quantize(64)  # a third of the size, and sharp
         return np.asarray(few.convert("RGB"))
-    array = np.asarray(picture)
+    array = np.asarray(image)
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or array.size == 0:
-        raise ValueError(f"picture has shape {np.shape(picture)}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+        raise ValueError(f"image has shape {np.shape(image)}, expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     if array.dtype == bool:
         array = array * np.uint8(255)
     elif array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         top = 1 if high <= 1.05 else 255  # interpolation overshoots a little
         if not (-0.05 * top <= low and high <= 1.05 * top) or 1.05 < high < 16:
-            raise ValueError(f"picture has values from {low:.4g} to {high:.4g}, expected 0 to 1 or 0 to 255")
+            raise ValueError(f"image has values from {low:.4g} to {high:.4g}, expected 0 to 1 or 0 to 255")
         array = np.clip(array * (255 / top) + 0.5, 0, 255).astype("uint8")
     elif array.dtype != np.uint8:
-        raise ValueError(
-            f"picture has dtype {array.dtype}, expected uint8, bool or float; convert with .astype('uint8')"
-        )
+        raise ValueError(f"image has dtype {array.dtype}, expected uint8, bool or float; convert with .astype('uint8')")
     return array.repeat(3, 2) if array.shape[2] == 1 else array
 
 
 def webp(array: np.ndarray, lossless: bool | None = None) -> Any:
-    """Encode (H, W, 3 or 4) uint8 as WebP; by default exactly where that is cheap: line art, small pictures."""
+    """Encode (H, W, 3 or 4) uint8 as WebP; by default exactly where that is cheap: line art, small images."""
     from PIL import Image
 
     def encode(**options):
@@ -103,22 +101,22 @@ def webp(array: np.ndarray, lossless: bool | None = None) -> Any:
     return exact if exact and len(exact) <= max(1.3 * len(lossy), 4096) else lossy
 
 
-def img(picture: Any, alt: str | None, lossless: bool | None = None, fill: bool = False, vector: bool = True) -> str:
-    """Make the `<img>` of a picture, small arrays enlarged by squares.
+def img(image: Any, alt: str | None, lossless: bool | None = None, fill: bool = False, vector: bool = True) -> str:
+    """Make the `<img>` element of an image; the pixels of small arrays become squares.
 
     Args: fill: take all the width there is. vector: drawings become SVG where that is smaller.
     """
     require(alt=alt)
-    array = pixels(picture)
+    array = pixels(image)
     height, width = array.shape[:2]
     data, scale = webp(array, lossless), max(1, round(360 / width))
     source, kind = "data:image/webp;base64," + base64.b64encode(data).decode(), "dark-light"
-    if is_drawing(picture):
+    if is_drawing(image):
         scale = 100 / DPI
-        if os.environ.get("CVLAB_FIGURES") == "strict" and (wrong := list(drawings.faults(picture))):
+        if os.environ.get("CVLAB_FIGURES") == "strict" and (wrong := drawings.faults(image)):
             raise ValueError(f"figure: {'; '.join(wrong)}")
-        kind += "" if any(ax.images for ax in picture.axes) else " cv-chart"  # which follows a dark page
-        drawn = _save(picture, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
+        kind += "" if any(ax.images for ax in image.axes) else " cv-chart"  # which follows a dark page
+        drawn = _save(image, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
         if vector and len(zlib.compress(drawn.encode())) < len(data):
             drawn = re.sub(r"\s+", " ", drawn[drawn.index("<svg") :]).replace('"', "'")
             source = "data:image/svg+xml," + quote(drawn, safe=" !$&'()*+,-./:;=?@_~|[]")

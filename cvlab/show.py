@@ -38,29 +38,30 @@ PAGE_WIDTH = 800  # CSS pixels; large images are reduced to two pixels for each 
 class Figure(Shown):
     """A figure in a page: body in HTML, caption, alt text.
 
-    picture: the drawing or array behind it, for `explore`; None where there isn't just one.
+    image: the drawing or array behind it, for `explore`; None where there isn't just one.
     """
 
-    def __init__(self, body, caption, alt, name=None, picture=None):
+    def __init__(self, body, caption, alt, name=None, image=None):
         require(caption=caption, alt=alt)
-        self.caption, self.alt, self.picture, own = caption, alt, picture, identifier("fig", name, caption, alt)
-        page = f'<figure class="cv-figure" id="{own}">{body}<figcaption>{prose(caption)}</figcaption></figure>'
+        self.caption, self.alt, self.image = caption, alt, image
+        number = identifier("fig", name, caption, alt)
+        page = f'<figure class="cv-figure" id="{number}">{body}<figcaption>{prose(caption)}</figcaption></figure>'
         super().__init__(page, f"{caption}\n[{alt}]")
 
 
 def figure(
-    picture: Any, *, caption: str, alt: str | None, name: str | None = None, lossless: bool | None = None
+    image: Any, *, caption: str, alt: str | None, name: str | None = None, lossless: bool | None = None
 ) -> Figure:
-    """Show a matplotlib figure or one picture.
+    """Show a matplotlib figure or one image.
 
-    Args: picture: a matplotlib figure, or an array as in `images`. caption: what to see in it. alt: what is to be seen,
+    Args: image: a matplotlib figure, or an array as in `images`. caption: what to see in it. alt: what is to be seen,
         for a reader who doesn't see it. name: makes its address in the page `#fig-name`. lossless: None chooses.
     """
-    return Figure(img(picture, alt, lossless), caption, alt, name, picture)
+    return Figure(img(image, alt, lossless), caption, alt, name, image)
 
 
 def images(
-    pictures: Sequence,
+    images: Sequence,
     titles: Sequence[str] | None = None,
     *,
     caption: str,
@@ -72,39 +73,37 @@ def images(
     name: str | None = None,
     lossless: bool | None = None,
 ) -> Figure:
-    """Show pictures in a grid that has fewer columns on a narrow page; pixels of small pictures are squares.
+    """Show images in a grid that has fewer columns on a narrow page; pixels of small images are squares.
 
-    Args: pictures: (N, H, W, 3), (N, H, W), or N pictures of any size; uint8, bool, or float in 0…1 or 0…255.
+    Args: images: (N, H, W, 3), (N, H, W), or N images of any size; uint8, bool, or float in 0…1 or 0…255.
         titles: N texts. alt: one text for the whole, or N. columns: at most so many in a row.
-        boxes, box_labels: for each picture what `draw_boxes` takes, or None.
-        display: for each picture what is shown in its place, such as its large render by `Dataset.display`; None shows
-            the picture. Boxes remain in pixels of `pictures`.
+        boxes, box_labels: for each image what `draw_boxes` takes, or None.
+        display: for each image what is shown in its place, such as its large render by `Dataset.display`; None shows
+            the image. Boxes remain in pixels of `images`.
     """
-    shape = getattr(pictures, "shape", (len(pictures), 0, 0))
-    if len(pictures) == 0 or len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4)):
-        raise ValueError(
-            f"images: pictures has shape {shape}, expected (N, H, W, 3), (N, H, W) or a list, not one picture"
-        )
-    pictures, texts = list(pictures), None if isinstance(alt, str) else alt
+    shape = getattr(images, "shape", (len(images), 0, 0))
+    if len(images) == 0 or len(shape) < 3 or (len(shape) == 3 and shape[2] in (3, 4)):
+        raise ValueError(f"images: images has shape {shape}, expected (N, H, W, 3), (N, H, W) or a list, not one image")
+    images, texts = list(images), None if isinstance(alt, str) else alt
     each = {"titles": titles, "boxes": boxes, "box_labels": box_labels, "alt": texts, "display": display}
     for key, value in each.items():
-        if value is not None and len(value) != len(pictures):
-            raise ValueError(f"images: {key} has {len(value)} entries, expected {len(pictures)}, one for each picture")
-    whole, count, columns = caption if texts else alt, len(pictures), min(columns, len(pictures))
+        if value is not None and len(value) != len(images):
+            raise ValueError(f"images: {key} has {len(value)} entries, expected {len(images)}, one for each image")
+    whole, count, columns = caption if texts else alt, len(images), min(columns, len(images))
     require(caption=caption, alt=whole)
     tiles = []
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         large, exact = None, lossless
         if display is not None and display[i] is not None:
             large = _at_most(display[i], max(320, 2 * PAGE_WIDTH // columns))
-            exact = bool(lossless) if len(large) > len(picture) else lossless
+            exact = bool(lossless) if len(large) > len(image) else lossless
         if boxes is not None and boxes[i] is not None:
-            picture = draw_boxes(picture, boxes[i], box_labels[i] if box_labels is not None else None, large)
+            image = draw_boxes(image, boxes[i], box_labels[i] if box_labels is not None else None, large)
         elif large is not None:
-            picture = large
+            image = large
         title = f'<div class="cv-title">{prose(titles[i])}</div>' if titles is not None else ""
-        own = texts[i] if texts else alt if count == 1 else f"Picture {i + 1} of {count}"
-        tiles.append(f"<div>{img(picture, own, exact, fill=count > 1)}{title}</div>")
+        tile_alt = texts[i] if texts else alt if count == 1 else f"Image {i + 1} of {count}"
+        tiles.append(f"<div>{img(image, tile_alt, exact, fill=count > 1)}{title}</div>")
     cells = f"grid-template-columns:repeat(auto-fill,minmax(max(88px,(100% - {8 * columns}px)/{columns}),1fr))"
     style = f'style="display:grid;gap:8px;max-width:{328 * columns}px;margin:auto;{cells}"'
     grid = f'<div class="cv-grid" role="group" aria-label="{html.escape(whole)}" {style}>{"".join(tiles)}</div>'
@@ -121,10 +120,10 @@ def feature_maps(
     shared: bool = False,
     name: str | None = None,
 ) -> Figure:
-    """Show one picture's feature maps, (H, W, C), each channel stretched to its own range, or all to a shared one."""
+    """Show one image's feature maps, (H, W, C), each channel stretched to its own range, or all to a shared one."""
     maps = np.asarray(maps, "float32")
     if maps.ndim != 3:
-        raise ValueError(f"feature_maps: maps has shape {maps.shape}, expected (H, W, C), those of one picture")
+        raise ValueError(f"feature_maps: maps has shape {maps.shape}, expected (H, W, C), those of one image")
     (height, width, count), (low, high) = maps.shape, (maps.min(), maps.max()) if shared else (None, None)
     columns, gap = min(columns, count), max(1, width // 16)
     grid = np.full((math.ceil(count / columns) * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, "uint8")
@@ -199,9 +198,9 @@ def table(rows: Sequence[dict], *, caption: str, digits: int | None = 3, name: s
         f'<tr><th scope="row">{prose(first)}</th>{"".join(f"<td>{prose(v)}</td>" for v in rest)}</tr>'
         for first, *rest in cells
     )
-    own = f'id="{identifier("table", name, caption, lines[0])}" aria-label="{html.escape(caption)}"'
+    attributes = f'id="{identifier("table", name, caption, lines[0])}" aria-label="{html.escape(caption)}"'
     return Shown(
-        f'<div class="cv-table" {own} role="region" tabindex="0" style="overflow-x:auto"><table>'
+        f'<div class="cv-table" {attributes} role="region" tabindex="0" style="overflow-x:auto"><table>'
         f"<caption>{prose(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>",
         f"{caption}\n{plain}",
     )
@@ -227,17 +226,17 @@ def heat(values: Any, cmap: str = "viridis", low: float | None = None, high: flo
 
 
 def draw_boxes(
-    picture: Any, boxes: Any, labels: Sequence[str] | None = None, display: np.ndarray | None = None
+    image: Any, boxes: Any, labels: Sequence[str] | None = None, display: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw boxes with their labels on a picture, enlarged to about 320 pixels by squares → (H, W, 3) uint8.
+    """Draw boxes with their labels on an image, enlarged to about 320 pixels by squares → (H, W, 3) uint8.
 
-    Args: boxes: (N, 4) xyxy in pixels of `picture`, or {name: (N, 4)}, each name in its colour.
+    Args: boxes: (N, 4) xyxy in pixels of `image`, or {name: (N, 4)}, each name in its colour.
         labels: a text for each box, in order; by default the names.
-        display: (H', W', 3), what to draw on in place of `picture`, such as its large render; boxes are scaled to it.
+        display: (H', W', 3), what to draw on in place of `image`, such as its large render; boxes are scaled to it.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    array, groups = pixels(picture)[..., :3], boxes if isinstance(boxes, dict) else {"": boxes}
+    array, groups = pixels(image)[..., :3], boxes if isinstance(boxes, dict) else {"": boxes}
     across = array.shape[1]  # pixels that the boxes are measured in
     array = array if display is None else pixels(display)[..., :3]
     enlarged = max(1, round(320 / max(array.shape[:2])))
@@ -247,7 +246,8 @@ def draw_boxes(
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size)
     colours = (PALETTE[1::-1] + PALETTE[2:]) * len(groups)
     named = [
-        (np.asarray(group, "float64").reshape(-1, 4), *own) for group, *own in zip(groups.values(), groups, colours)
+        (np.asarray(group, "float64").reshape(-1, 4), name, colour)
+        for group, name, colour in zip(groups.values(), groups, colours)
     ]
     every = [(box, name, colour) for group, name, colour in named for box in group]
     if labels is not None and len(labels) != len(every):
@@ -271,11 +271,11 @@ def draw_boxes(
     return np.asarray(canvas)
 
 
-def _at_most(picture, width):
-    """Reduce a picture to a width by area; a narrower one, and a drawing, stays as it is."""
+def _at_most(image, width):
+    """Reduce an image to a width by area; a narrower one, and a drawing, stays as it is."""
     from PIL import Image
 
-    array = pixels(picture)
+    array = pixels(image)
     if array.shape[1] <= width:
         return array
     return np.asarray(Image.fromarray(array).resize((width, round(len(array) * width / array.shape[1])), Image.BOX))

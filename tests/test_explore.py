@@ -228,7 +228,7 @@ def test_a_function_that_fails_names_its_parameters():
         explore(one, j=[1, 2])
     with pytest.raises(RuntimeError, match=r"values from 0 to 7"):
         explore(lambda k: np.array([[0.0, 7.0]]), k=[1, 2])
-    with pytest.raises(RuntimeError, match="several pictures, expected one"):
+    with pytest.raises(RuntimeError, match="several images, expected one"):
         explore(lambda k: show.images([one(k)] * 2, caption="Two.", alt="Two."), k=[1, 2])
 
 

@@ -130,7 +130,7 @@ def test_lists_beside_the_pictures_have_their_length(arguments, told):
 
 @pytest.mark.parametrize("pictures", [[], TINY[0], TINY[0, :, :, 0]])
 def test_images_wants_several_pictures(pictures):
-    with pytest.raises(ValueError, match="images: pictures has shape"):
+    with pytest.raises(ValueError, match="images: images has shape"):
         show.images(pictures, **TEXTS)
 
 
@@ -245,7 +245,7 @@ RUNS = {"frozen": [[0.5, 0.7, 0.8], [0.7, 0.7, 0.9]], "fine-tuned": [0.4, 0.7, 0
 
 
 def test_curves_draw_the_mean_of_the_runs_and_a_band_from_least_to_most():
-    ax = show.curves([5, 20, 100], RUNS, log_x=True, **AXES, **TEXTS).picture.axes[0]
+    ax = show.curves([5, 20, 100], RUNS, log_x=True, **AXES, **TEXTS).image.axes[0]
     assert [np.round(line.get_ydata(), 9).tolist() for line in ax.lines] == [
         [0.6, 0.7, 0.85],
         [0.4, 0.7, 0.85],
@@ -260,7 +260,7 @@ def test_curves_draw_the_mean_of_the_runs_and_a_band_from_least_to_most():
 
 
 def test_each_curve_is_named_at_its_end_and_no_name_covers_another():
-    drawing = show.curves([5, 20, 100], RUNS, **AXES, **TEXTS).picture
+    drawing = show.curves([5, 20, 100], RUNS, **AXES, **TEXTS).image
     drawing.draw_without_rendering()
     ax = drawing.axes[0]
     names = {note.get_text(): note for note in ax.texts}
@@ -275,7 +275,7 @@ def test_each_curve_is_named_at_its_end_and_no_name_covers_another():
 
 def test_curves_may_have_an_x_of_their_own():
     seconds = {"frozen": [[1, 2, 3], [3, 4, 5]], "scratch": [10, 20, 30]}
-    ax = show.curves(seconds, {k: RUNS[k] for k in seconds}, **AXES, **TEXTS).picture.axes[0]
+    ax = show.curves(seconds, {k: RUNS[k] for k in seconds}, **AXES, **TEXTS).image.axes[0]
     assert [line.get_xdata().tolist() for line in ax.lines] == [[2, 3, 4], [10, 20, 30]]
 
 
