@@ -19,7 +19,7 @@ FORMULA = re.compile(
 )
 SIZE = re.compile(r'width="(?P<ex>[\d.]+)ex" height="[\d.]+ex"')
 NARROW = 36  # ex: what a phone has room for
-LEAST = 0.65  # of its size, before a formula scrolls
+LEAST = 0.72  # of its size, before a formula scrolls
 
 
 def setup(app):

@@ -15,6 +15,8 @@ from urllib.parse import unquote_to_bytes
 EMBEDDED = re.compile(r'data:image/(?P<kind>png|jpeg|webp|svg\+xml)(?P<coded>;base64)?,(?P<data>[^"\\]+)')
 SMALL = 400  # characters; less is not worth a request
 TAG = re.compile(r'<img(?![^>]* loading=)(?=[^>]* src="[^"]*_images/)')
+CHART = re.compile(r'(?<!tabindex="0">)<img class="dark-light cv-chart"[^>]* width="(\d+)"[^>]*>')
+WIDE = 560  # CSS pixels; a chart that is wider keeps this width on a phone, where it scrolls
 
 
 def setup(app):
@@ -42,9 +44,16 @@ def move_images(page, folder):
         (folder / name).write_bytes(content)
         return f"{beside}/{name}"
 
-    lighter = EMBEDDED.sub(moved, text)
+    lighter = CHART.sub(scrolling, EMBEDDED.sub(moved, text))
     if first := re.search("<img", lighter):  # it may be in sight at once: to be lazy there would only delay it
         seen = first.end()
         lighter = lighter[:seen] + TAG.sub('<img loading="lazy" decoding="async"', lighter[seen:])
     if lighter != text:
         page.write_text(lighter, encoding="utf-8")
+
+
+def scrolling(chart):
+    """Put a wide chart into a box of its own, which pages.css lets scroll where there is little room."""
+    if int(chart[1]) <= WIDE:
+        return chart[0]
+    return f'<div class="cv-wide" role="group" aria-label="Wide chart" tabindex="0">{chart[0]}</div>'

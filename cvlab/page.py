@@ -115,8 +115,9 @@ def img(image: Any, alt: str | None, lossless: bool | None = None, fill: bool = 
         scale = 100 / DPI
         if os.environ.get("CVLAB_FIGURES") == "strict" and (wrong := drawings.faults(image)):
             raise ValueError(f"figure: {'; '.join(wrong)}")
-        kind += "" if any(ax.images for ax in image.axes) else " cv-chart"  # which follows a dark page
-        drawn = _save(image, format="svg", transparent=True, metadata={"Date": None}).decode() if vector else ""
+        chart = not any(ax.images for ax in image.axes)  # follows a dark page; what holds an image stays on white
+        kind += " cv-chart" if chart else ""
+        drawn = _save(image, format="svg", transparent=chart, metadata={"Date": None}).decode() if vector else ""
         if vector and len(zlib.compress(drawn.encode())) < len(data):
             drawn = re.sub(r"\s+", " ", drawn[drawn.index("<svg") :]).replace('"', "'")
             source = "data:image/svg+xml," + quote(drawn, safe=" !$&'()*+,-./:;=?@_~|[]")

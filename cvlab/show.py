@@ -104,7 +104,10 @@ def images(
         title = f'<div class="cv-title">{prose(titles[i])}</div>' if titles is not None else ""
         tile_alt = texts[i] if texts else alt if count == 1 else f"Image {i + 1} of {count}"
         tiles.append(f"<div>{img(image, tile_alt, exact, fill=count > 1)}{title}</div>")
-    cells = f"grid-template-columns:repeat(auto-fill,minmax(max(88px,(100% - {8 * columns}px)/{columns}),1fr))"
+    least = (
+        140 if columns in (2, 4) else 88
+    )  # CSS pixels of a column: on a phone, two in a row rather than three and one
+    cells = f"grid-template-columns:repeat(auto-fill,minmax(max({least}px,(100% - {8 * columns}px)/{columns}),1fr))"
     style = f'style="display:grid;gap:8px;max-width:{328 * columns}px;margin:auto;{cells}"'
     grid = f'<div class="cv-grid" role="group" aria-label="{html.escape(whole)}" {style}>{"".join(tiles)}</div>'
     return Figure(grid, caption, whole, name)

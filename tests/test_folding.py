@@ -1,6 +1,7 @@
 """A page shows the method and folds the rest, and its images lie beside it (tests/pages looks at real pages)."""
 
 import base64
+import re
 import sys
 
 import pytest
@@ -158,3 +159,14 @@ def test_embedded_images_become_files_beside_the_page_and_load_when_they_are_nea
     )
     image_files.move_images(path, folder)
     assert path.read_text(encoding="utf-8") == html
+
+
+def test_a_wide_chart_gets_a_box_in_which_it_can_scroll(tmp_path):
+    page = tmp_path / "page.html"
+    narrow, wide = (f'<img class="dark-light cv-chart" alt="a" width="{width}" height="9">' for width in (520, 800))
+    page.write_text(f"<figure>{narrow}</figure><figure>{wide}</figure>", encoding="utf-8")
+    for _ in range(2):  # the second time, nothing is left to do
+        image_files.move_images(page, tmp_path / "_images")
+        html = page.read_text(encoding="utf-8")
+        assert html.count('<div class="cv-wide"') == 1
+        assert re.search(r'tabindex="0"><img [^>]*width="800" height="9"></div></figure>$', html)

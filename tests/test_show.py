@@ -300,6 +300,16 @@ def test_a_plot_with_pictures_in_it_is_not_vector_graphics():
     assert decode(soup(show.figure(drawing, **TEXTS)).img["src"]).shape == (450, 450, 3)
 
 
+def test_a_drawing_that_holds_an_image_stays_on_white():
+    drawing, ax = show.axes(6, 6)
+    ax.imshow(np.eye(8))
+    for row, column in np.ndindex(8, 8):
+        ax.text(column, row, 8 * row + column)
+    tag = soup(show.figure(drawing, **TEXTS)).img
+    svg = BeautifulSoup(unquote(tag["src"].partition(",")[2]), "html.parser")
+    assert "cv-chart" not in tag["class"] and "fill: #ffffff" in svg.find(id="patch_1").path["style"]
+
+
 def test_a_pyplot_figure_is_shown_once():
     import matplotlib
 
