@@ -27,6 +27,8 @@ def kind(source: str, tags=()) -> str:
     """
     if "setup" in tags or "parameters" in tags:
         return "set-up"
+    if "plotting" in tags:  # helpers of a figure or a table, whose statements don't tell
+        return "figure"
     statements = ast.parse(source).body
     if 2 * sum(isinstance(each, (ast.Import, ast.ImportFrom)) for each in statements) >= max(1, len(statements)):
         return "set-up"

@@ -43,8 +43,9 @@ def test_a_cells_kind_is_told_from_its_statements(source, kind):
     assert cells.kind(source) == kind
 
 
-def test_parameters_and_setup_are_known_by_their_tags():
+def test_parameters_setup_and_plotting_are_known_by_their_tags():
     assert cells.kind("steps = 3", ["parameters"]) == cells.kind("x = 1", ["setup"]) == "set-up"
+    assert cells.kind("def side_by_side(image):\n    return image", ["plotting"]) == "figure"
 
 
 @pytest.mark.parametrize("name", run.chapters())
