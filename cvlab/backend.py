@@ -157,7 +157,7 @@ def compiles() -> bool:
 
 
 def gains_by_winograd() -> bool:
-    """Whether `retinanet.winograd` is faster than the backend's own convolution: on TensorFlow's CPU alone."""
+    """Whether `convolution.winograd` is faster than the backend's own convolution: on TensorFlow's CPU alone."""
     return name() == "tensorflow" and device() == "CPU"
 
 

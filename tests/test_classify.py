@@ -367,7 +367,7 @@ def test_augmentation_sees_every_batch_and_is_refused_for_a_frozen_body(small_ba
 
     classify.train(classify.transfer(small_backbone, 3, "fine_tune"), *colours, steps=3, augment=note)
     assert seen == [32, 32, 32]
-    with pytest.raises(ValueError, match="augment needs a body that learns"):
+    with pytest.raises(ValueError, match="augment needs a trainable body"):
         classify.train(classify.transfer(small_backbone, 3), *colours, steps=1, augment=note)
 
 

@@ -72,7 +72,7 @@ def test_a_window_larger_than_the_picture_fits_nowhere():
 @pytest.mark.parametrize("wrong", [0, -3, 2.5, (1, 2, 3), "8", (4, 0)])
 @pytest.mark.parametrize("argument", ["image_size", "size", "stride"])
 def test_windows_of_nonsense_are_told_by_name(argument, wrong):
-    with pytest.raises(ValueError, match=f"sliding_windows: {argument}=.*positive whole number"):
+    with pytest.raises(ValueError, match=f"sliding_windows: {argument}=.*positive integer"):
         propose.sliding_windows(**{"image_size": 32, "size": 8, "stride": 4} | {argument: wrong})
 
 

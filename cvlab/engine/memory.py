@@ -54,7 +54,7 @@ def model_key(model: "keras.Model") -> Any:
     """
     import keras
 
-    from cvlab import classify
+    from cvlab import zoo
 
     if not type(model).__module__.startswith("keras."):
         return None
@@ -64,7 +64,7 @@ def model_key(model: "keras.Model") -> Any:
         return None
     if " at 0x" in structure or '"Lambda"' in structure:
         return None
-    layers = list(classify.all_layers(model))
+    layers = list(zoo.all_layers(model))
     ours = ("keras.", "cvlab.")
     if any(hasattr(layer, "get_vocabulary") or not type(layer).__module__.startswith(ours) for layer in layers):
         return None
