@@ -451,9 +451,9 @@ def augment(
         image (H, W, 3) uint8, boxes (t, 4) float32 within it, labels (t,).
     """
     true_boxes = np.asarray(true_boxes, np.float32).reshape(-1, 4)
-    view = learn.random_view(image.shape, generator, zoom, shift)
-    image = learn.warped(image, *view, outside=image.mean((0, 1)).tolist())
-    moved, inside = learn.warped_boxes(true_boxes, image.shape[1::-1], *view)
+    flipped, scale, corner = learn.random_view(image.shape, generator, zoom, shift)
+    image = learn.warped(image, flipped, scale, corner, outside=image.mean((0, 1)).tolist())
+    moved, inside = learn.warped_boxes(true_boxes, image.shape[1::-1], flipped, scale, corner)
     kept = boxes.area(inside) >= np.maximum(visible * boxes.area(moved), 1.0)
     return learn.tinted(image, generator, colour), inside[kept], np.asarray(labels)[kept]
 

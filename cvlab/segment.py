@@ -187,7 +187,7 @@ def bilinear_initializer(shape: Any, dtype: Any = None) -> Any:
     return ops.convert_to_tensor(np.einsum("i,j,oc->ijoc", line, line, np.eye(*shape[2:])), dtype=dtype)
 
 
-def convolution_matrix(kernel: Any, input_shape: int | Sequence[int], stride: int = 1, padding: str = "valid") -> tuple:
+def convolution_matrix(kernel: Any, input_shape: Sequence[int], stride: int = 1, padding: str = "valid") -> tuple:
     """Write a convolution of one channel as a matrix with a row for each output and a column for each input.
 
     Args:

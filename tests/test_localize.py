@@ -307,9 +307,7 @@ def test_maps_of_other_pictures_or_another_network_are_refused(small_backbone, r
 
 @pytest.mark.parametrize("wrong", [[3, 4, 3, 9], [9, 4, 3, 9], [0, 0, 49, 8], [-2, 0, 9, 8]])
 def test_a_box_that_is_empty_or_outside_is_named(wrong):
-    with pytest.raises(
-        ValueError, match=r"box 1 is \[.*\], empty or outside its image; .* within 48×32 pixels"
-    ):
+    with pytest.raises(ValueError, match=r"box 1 is \[.*\], empty or outside its image; .* within 48×32 pixels"):
         localize.fractions([[0, 0, 48, 32], wrong], np.zeros((2, 32, 48, 3), np.uint8))
 
 

@@ -510,6 +510,22 @@ def test_a_checkpoint_brings_back_what_was_saved(model, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["net.weights.h5"]
 
 
+def test_a_checkpoint_holds_every_weight_kernels_in_half_precision_and_all_else_in_single(model, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.weights.h5"
+    logits = model.get_layer("class_logits").get_layer("logits")
+    logits.bias.assign(np.full(logits.bias.shape, 1 / 3, "float32"))  # which half precision cannot hold
+    retinanet.save(model, path)
+    with h5py.File(path) as file:
+        for name, variable in retinanet.weights(model).items():
+            array = keras.ops.convert_to_numpy(variable)
+            assert file[name].dtype == ("float16" if array.ndim > 1 else "float32"), name
+            np.testing.assert_array_equal(file[name][()], array.astype(file[name].dtype))
+    logits.bias.assign(np.zeros(logits.bias.shape))
+    retinanet.restore(path, model=model)
+    assert (keras.ops.convert_to_numpy(logits.bias) == np.float32(1 / 3)).all()
+
+
 def test_restore_says_what_was_loaded_what_skipped_and_what_did_not_fit(config, model, small_backbone, tmp_path):
     path = tmp_path / "net.weights.h5"
     retinanet.save(model, path)
