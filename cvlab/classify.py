@@ -8,7 +8,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from cvlab import backend, data
+from cvlab import data
+from cvlab.engine import backend
 from cvlab.learn import batches, features, optimize, random_view, tinted, warped
 from cvlab.zoo import (
     LITE0_STAGES,

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from cvlab import backend, data
-from cvlab.engine import memory
+from cvlab import data
+from cvlab.engine import backend, memory
 
 
 def optimize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from keras import layers, ops
 
-from cvlab import backend
+from cvlab.engine import backend
 
 MATRICES = (  # for inputs, weights and outputs along one axis: polynomials evaluated at 0, 1, −1, 2, −2 and infinity
     (

@@ -43,7 +43,7 @@ def _compiled(measure):
     """Compile a measure for arrays; None where the backend would run it eagerly, no faster than NumPy does."""
     from keras import ops
 
-    from cvlab import backend
+    from cvlab.engine import backend
 
     if not backend.compiles():
         return None

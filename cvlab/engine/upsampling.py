@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from cvlab import backend
+from cvlab.engine import backend
 
 
 def upsample(map_: Any, factor: int, size: Sequence, dtype: str | None = None) -> Any:
