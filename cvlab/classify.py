@@ -11,7 +11,7 @@ from keras import layers
 from cvlab import data
 from cvlab.engine import backend
 from cvlab.learn import batches, features, optimize, random_view, tinted, warped
-from cvlab.zoo import (
+from cvlab.zoo import (  # noqa: F401 (lessons reach the networks through this module)
     LITE0_STAGES,
     alexnet,
     all_layers,
@@ -22,32 +22,6 @@ from cvlab.zoo import (
     resnet50,
     zfnet,
 )
-
-__all__ = [  # with the networks of `zoo` and the tools of `learn` that lessons reach through this module
-    "LEARNING_RATES",
-    "LITE0_STAGES",
-    "LOSS",
-    "accuracy",
-    "alexnet",
-    "all_layers",
-    "augment",
-    "backbone",
-    "copy_body",
-    "efficientnet_lite0",
-    "features",
-    "fit",
-    "fit_top",
-    "optimize",
-    "random_view",
-    "resnet20",
-    "resnet50",
-    "tinted",
-    "train",
-    "transfer",
-    "trial",
-    "warped",
-    "zfnet",
-]
 
 LOSS = "sparse_categorical_crossentropy"
 LEARNING_RATES = {"frozen": 3e-3, "fine_tune": 5e-4, "scratch": 2e-3}  # of `trial`; chosen on `objects`, val

@@ -19,39 +19,18 @@ import numpy as np
 from keras import layers, ops
 
 from cvlab import boxes, learn, zoo
-from cvlab.checkpoints import PARTS, Restored, configuration, restore, save, trainable, weights, write_whole
+from cvlab.checkpoints import (  # noqa: F401 (lessons reach these functions through this module)
+    PARTS,
+    Restored,
+    configuration,
+    restore,
+    save,
+    trainable,
+    weights,
+    write_whole,
+)
 from cvlab.engine import halves
 from cvlab.engine.convolution import Conv3x3
-
-__all__ = [  # with the functions of `checkpoints`, which lessons reach through this module
-    "BACKGROUND",
-    "IGNORED",
-    "PARTS",
-    "VARIANCES",
-    "Conv3x3",
-    "Restored",
-    "RetinaNetConfig",
-    "augment",
-    "box_loss",
-    "build",
-    "configuration",
-    "coverage",
-    "detect",
-    "focal_loss",
-    "head_outputs",
-    "heads",
-    "in_anchor_order",
-    "match",
-    "pyramid",
-    "restore",
-    "save",
-    "scores",
-    "suppress",
-    "targets",
-    "train",
-    "trainable",
-    "weights",
-]
 
 VARIANCES = (0.1, 0.1, 0.2, 0.2)  # offsets are divided by these, so that their scale is about that of the logits
 BACKGROUND, IGNORED = -1, -2  # targets of anchors without an object
