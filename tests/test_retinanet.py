@@ -71,9 +71,9 @@ def test_a_wrong_yaml_file_is_told(tmp_path, text, words):
     ("changes", "words"),
     [
         ({"class_names": ()}, "at least one"),
-        ({"class_names": ("duck", "duck")}, "each once"),
+        ({"class_names": ("duck", "duck")}, "without duplicates"),
         ({"class_names": "duck"}, "'duck'"),
-        ({"strides": (8, 16)}, "one of each a level"),
+        ({"strides": (8, 16)}, "one of each per level"),
         ({"strides": (8, 16, 64)}, "twice the one before"),
         ({"input_size": 200}, "multiple of 32"),
         ({"prior": 1.0}, "between 0 and 1"),

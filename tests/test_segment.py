@@ -120,7 +120,7 @@ def test_output_sizes_are_ambiguous_and_a_wrong_one_is_an_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: segment.bilinear_kernel(0), "factor=0, expected an integer from 1 on"),
+        (lambda: segment.bilinear_kernel(0), "factor=0, expected an integer, at least 1"),
         (lambda: segment.convolution_matrix([1, 2], (3, 3)), r"kernel has shape \(2,\)"),
         (lambda: segment.convolution_matrix([[1]], (3, 3), 0), "stride=0"),
         (lambda: segment.convolution_matrix([[1]], (3, 3), 1, "full"), "padding='full'"),
