@@ -478,7 +478,7 @@ def test_pixels_of_one_rank_go_in_an_order_that_favours_no_side(left_half):
         ({"classes": 2}, r"classes is \[2, 2\], expected ints from 0 to 1"),
         ({"images": np.full((2, 6, 8, 3), np.nan)}, "images hold NaN or infinite numbers"),
         ({"baseline": "grey"}, "baseline='grey', expected 'mean', 'blur'"),
-        ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or pictures"),
+        ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or images"),
     ],
 )
 def test_what_can_not_be_followed_is_named(changes, message, left_half):
