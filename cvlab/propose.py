@@ -1,4 +1,4 @@
-"""Boxes that might hold some object, from sliding windows or by selective search; and R-CNN, which classifies them."""
+"""Region proposals, from sliding windows or by selective search; and R-CNN, which classifies them."""
 
 import dataclasses
 import heapq
