@@ -8,12 +8,14 @@ __all__ = [
     "backend",
     "boxes",
     "check",
+    "checkpoints",
     "classify",
     "data",
     "explain",
     "explore",
     "files",
     "interact",
+    "learn",
     "localize",
     "metrics",
     "networks",
@@ -27,6 +29,7 @@ __all__ = [
     "show",
     "stamps",
     "stores",
+    "zoo",
 ]
 
 

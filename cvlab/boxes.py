@@ -1,16 +1,17 @@
-"""Bounding boxes: forms, overlap, suppression, anchors and offsets from them.
+"""Bounding boxes: coordinate formats, overlap, non-maximum suppression, anchors, and offsets from anchors.
 
-A box is `[x_min, y_min, x_max, y_max]` in pixels, x to the right, y down, edges at pixel borders. Arrays and lists are
-checked, and give float32 NumPy arrays (integers above 2**24 are rounded). All functions but `nms` and `anchors` take
-Keras tensors too, of any backend: these give tensors, with gradients; their shape is checked, their values are not.
+A box is `[x_min, y_min, x_max, y_max]` in pixels, with x to the right, y down, and edges at pixel borders. Arrays and
+lists are checked, and give float32 NumPy arrays (integers above 2**24 are rounded). All functions but `nms` and
+`anchors` also take Keras tensors of any backend and then return tensors, with gradients; the shape of a tensor is
+checked, its values are not.
 """
 
-import functools
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from cvlab.engine import pairs, suppression
 
 _FORMS = {
     "xyxy": "[x_min, y_min, x_max, y_max]",
@@ -20,17 +21,17 @@ _FORMS = {
 
 
 def convert(boxes: Any, source: str, target: str) -> Any:
-    """Convert boxes from one form to another.
+    """Convert boxes from one coordinate format to another.
 
     Args:
-        boxes: (..., 4) numbers in pixels, in the form `source`.
+        boxes: (..., 4) numbers in pixels, in the format `source`.
         source, target: `"xyxy"`, `"xywh"` (corner and size) or `"cxcywh"` (centre and size).
 
     Returns:
-        (..., 4) float32 in the form `target`.
+        (..., 4) float32 in the format `target`.
 
     Raises:
-        ValueError: for an unknown form, a wrong shape, a value that is not finite, or a negative size.
+        ValueError: for an unknown format, a wrong shape, a value that is not finite, or a negative size.
     """
     for argument, form in (("source", source), ("target", target)):
         if form not in _FORMS:
@@ -49,15 +50,15 @@ def convert(boxes: Any, source: str, target: str) -> Any:
 
 
 def area(boxes: Any) -> Any:
-    """Measure the area of each box: (..., 4) float xyxy → (...) float32, in square pixels."""
+    """Compute the area of each box: (..., 4) float xyxy → (...) float32, in square pixels."""
     return _area(_planes(_checked("area: boxes", boxes, _namespace(boxes))))
 
 
 def iou(a: Any, b: Any) -> Any:
-    """Measure the intersection over union of every box of `a` with every box of `b`.
+    """Compute the intersection over union of every box of `a` with every box of `b`.
 
-    A box without area has IoU 0 with every box, itself included. Thousands of boxes with thousands are
-    compared by Keras' backend, compiled, if Keras has been imported: the last bits may then differ from NumPy's.
+    A box without area has IoU 0 with every box, itself included. If Keras has been imported, its backend compares
+    thousands of boxes with thousands, compiled; the last bits may then differ from NumPy's.
 
     Args:
         a: (N, 4) float, xyxy in pixels.
@@ -69,61 +70,61 @@ def iou(a: Any, b: Any) -> Any:
     Raises:
         ValueError: for a wrong shape, a value that is not finite, x_max < x_min or y_max < y_min.
     """
-    return _pairwise("iou", a, b, generalized=False)
+    return _pairwise("iou", _iou, a, b)
 
 
 def giou(a: Any, b: Any) -> Any:
-    """Measure the generalized IoU, which tells near from far even where boxes do not overlap.
+    """Compute the generalized IoU, which tells near from far even if boxes do not overlap.
 
-    GIoU = IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box around A and B; where C has no area, it is 0.
+    GIoU = IoU − (|C| − |A ∪ B|) / |C|, where C is the smallest box around A and B. If C has no area, GIoU is 0.
 
-    Args and Raises: as `iou`.
+    Args and Raises: as in `iou`.
 
     Returns:
         (N, M) float32 in [−1, 1], at most the IoU.
 
     Source: Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
     """
-    return _pairwise("giou", a, b, generalized=True)
+    return _pairwise("giou", _giou, a, b)
 
 
 def paired_iou(a: Any, b: Any) -> Any:
-    """Measure the IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
+    """Compute the IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
 
-    On tensors it is differentiable, and no gradient is NaN; where boxes are apart, the gradient is 0. Predicted boxes
-    must be in order (x_min ≤ x_max, y_min ≤ y_max), since a tensor's values are not checked.
+    For tensors it is differentiable, and no gradient is NaN; if boxes don't overlap, the gradient is 0. Predicted boxes
+    must have x_min ≤ x_max and y_min ≤ y_max, since a tensor's values are not checked.
     """
-    return _paired("paired_iou", a, b, generalized=False)
+    return _iou(*_partners("paired_iou", a, b))
 
 
 def paired_giou(a: Any, b: Any) -> Any:
-    """Measure the GIoU of each box of `a` with its partner in `b`. See `paired_iou` and `giou`."""
-    return _paired("paired_giou", a, b, generalized=True)
+    """Compute the GIoU of each box of `a` with its partner in `b`. See `paired_iou` and `giou`."""
+    return _giou(*_partners("paired_giou", a, b))
 
 
 def paired_diou(a: Any, b: Any) -> Any:
-    """Measure the distance IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
+    """Compute the distance IoU of each box of `a` with its partner in `b`: (..., 4), (..., 4) → (...) float32.
 
-    From the IoU it takes the squared distance of the two centres, over the squared diagonal of the smallest box around
-    both. See `paired_iou` for tensors.
+    It is the IoU minus the squared distance of the two centres, divided by the squared diagonal of the smallest box
+    around both. See `paired_iou` for tensors.
 
     Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equation 7.
     """
     xp, a, b = _partners("paired_diou", a, b)
-    return _similarity(xp, a, b) - _centre_distance(xp, a, b)
+    return _iou(xp, a, b) - _centre_distance(xp, a, b)
 
 
 def paired_ciou(a: Any, b: Any) -> Any:
-    """Measure the complete IoU of each box of `a` with its partner in `b`: the distance IoU, less a term for the shape.
+    """Compute the complete IoU of each box of `a` with its partner in `b`: the distance IoU minus a shape term.
 
-    The term compares the boxes' ratios of width to height. Its weight counts as a constant in the gradient, as in the
-    authors' code. See `paired_diou`.
+    The term compares the boxes' ratios of width to height. Its weight is treated as a constant in the gradient, as in
+    the authors' code. See `paired_diou`.
 
     Source: Zheng et al., "Distance-IoU Loss", AAAI 2020, equations 8 to 11.
     """
     xp, a, b = _partners("paired_ciou", a, b)
-    iou = _similarity(xp, a, b)
-    difference = (4 / np.pi**2) * (_slant(xp, a) - _slant(xp, b)) ** 2  # 0 for the same shape, below 1
+    iou = _iou(xp, a, b)
+    difference = (4 / np.pi**2) * (_aspect_angle(xp, a) - _aspect_angle(xp, b)) ** 2  # 0 for the same shape, below 1
     weight = difference / xp.maximum(1 - iou + difference, 1e-7)
     if xp is not np:
         weight = xp.stop_gradient(weight)
@@ -139,45 +140,51 @@ def nms(
 ) -> np.ndarray:
     """Suppress boxes that overlap a better one: greedy non-maximum suppression.
 
-    From the best score down, a box is kept unless its IoU with a kept one is above the threshold (at the threshold it
-    stays). Of equal scores the earlier goes first. The result is that of `tf.image.non_max_suppression`.
+    In order of falling score, a box is kept unless its IoU with a kept one is above the threshold (at the threshold it
+    is kept). Of equal scores, the earlier one comes first. The result equals that of `tf.image.non_max_suppression`.
 
     Args:
         boxes: (N, 4) float, xyxy in pixels.
         scores: (N,) float, compared as float32.
         iou_threshold: number from 0 to 1.
-        max_boxes: how many to keep at most; None for all.
+        max_boxes: largest number of boxes to keep; None for all.
         labels: (N,) int; if given, boxes with different labels do not suppress each other.
 
     Returns:
-        (K,) int64, the indices of the kept boxes, by falling score.
+        (K,) int64, the indices of the kept boxes, in order of falling score.
 
     Raises:
-        ValueError: as `iou`; for scores or labels of another length, a NaN score, or another option out of range.
+        ValueError: as in `iou`; for scores or labels of another length, a NaN score, or an option out of range.
     """
     boxes, scores = _checked("nms: boxes", boxes, np, ndim=2), np.asarray(scores, np.float32)
     groups = np.zeros(len(boxes), int) if labels is None else np.asarray(labels)
     for argument, values in (("scores", scores), ("labels", groups)):
         if values.shape != boxes.shape[:1]:
-            raise ValueError(f"boxes.nms: {argument} has shape {values.shape}, expected ({len(boxes)},), one a box")
+            raise ValueError(f"boxes.nms: {argument} has shape {values.shape}, expected ({len(boxes)},), one per box")
     if np.isnan(scores).any():
         raise ValueError(f"boxes.nms: scores[{np.isnan(scores).argmax()}] is NaN, expected numbers")
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"boxes.nms: iou_threshold is {iou_threshold!r}, expected a number from 0 to 1")
     if max_boxes is not None and max_boxes < 0:
         raise ValueError(f"boxes.nms: max_boxes is {max_boxes!r}, expected None or at least 0")
-    order, iou_threshold = _by_score(scores), float(iou_threshold)  # a NumPy float64 would compare in float64
+    order = suppression.by_score(scores)
+    iou_threshold = float(iou_threshold)  # a NumPy float64 would compare in float64
     limit = len(boxes) if max_boxes is None else max_boxes
     kept = [order[:0]]  # ranks, not indices: sorting ranks sorts by score
     for label in [0] if labels is None else np.unique(groups):
         ranks = np.flatnonzero(groups[order] == label)
-        count = 2 * limit
-        found = _suppress(boxes[order[ranks[:count]]], iou_threshold)
-        while len(found) < limit and count < len(ranks):  # what comes later never changes what came before
-            count *= 4
-            found = _suppress(boxes[order[ranks[:count]]], iou_threshold)
-        kept.append(ranks[found])
+        kept.append(ranks[_suppressed(boxes[order[ranks]], iou_threshold, limit)])
     return order[np.sort(np.concatenate(kept))[:limit]]
+
+
+def _suppressed(boxes, iou_threshold, limit):
+    """Return the positions of the kept boxes, at least `limit` if there are so many; `boxes` are given best first."""
+    count = 2 * limit
+    kept = suppression.greedy(boxes[:count], iou_threshold, _iou)
+    while len(kept) < limit and count < len(boxes):  # later boxes never change which earlier ones are kept
+        count *= 4
+        kept = suppression.greedy(boxes[:count], iou_threshold, _iou)
+    return kept
 
 
 def anchors(
@@ -188,20 +195,23 @@ def anchors(
     scales: Sequence[float] = (1, 2 ** (1 / 3), 2 ** (2 / 3)),
     by_level: bool = False,
 ) -> Any:
-    """Lay out the anchors of a feature pyramid; the defaults are RetinaNet's, nine a cell on the levels P3 to P7.
+    """Lay out the anchors of a feature pyramid; the defaults are RetinaNet's, nine per cell on the levels P3 to P7.
 
     A level of stride s has ceil(height / s) rows and ceil(width / s) columns of cells, centred at ((column + ½) s,
-    (row + ½) s). An anchor has the area (size × scale)² and height / width = ratio. It may reach beyond the image.
+    (row + ½) s). An anchor has the area (size × scale)² and the ratio height / width. It may reach beyond the image.
 
     Args:
         image_size: (height, width) in pixels, or one int for both.
-        strides, sizes: pixels a cell, and side of the square anchor of scale 1, both by level.
+        strides, sizes: pixels per cell, and side in pixels of the square anchor of scale 1, both by level.
         ratios, scales: of the anchors of each cell, the same on every level.
-        by_level: whether to give a list with an array a level instead of all in one.
+        by_level: return a list with one array per level instead of a single array.
 
     Returns:
-        (A, 4) float32 xyxy, by level, then row, column, ratio, and scale, the last running fastest: the order of a
+        (A, 4) float32 xyxy, ordered by level, row, column, ratio and scale, the last varying fastest: the order of a
         head's feature maps (rows, columns, ratios × scales × 4), each reshaped to (-1, 4).
+
+    Raises:
+        ValueError: for numbers that are not positive, and for another number of strides than sizes.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.
     """
@@ -211,7 +221,9 @@ def anchors(
         if not len(values) or min(values) <= 0:
             raise ValueError(f"boxes.anchors: {argument} is {values!r}, expected positive numbers")
     if len(strides) != len(sizes):
-        raise ValueError(f"boxes.anchors: {len(strides)} strides but {len(sizes)} sizes, expected one of each a level")
+        raise ValueError(
+            f"boxes.anchors: {len(strides)} strides but {len(sizes)} sizes, expected one of each per level"
+        )
     ratio, scale = (grid.ravel() for grid in np.meshgrid(ratios, scales, indexing="ij"))
     shapes = np.stack([scale / np.sqrt(ratio), scale * np.sqrt(ratio)], axis=-1)  # (K, 2): width, height at size 1
     levels = []
@@ -224,10 +236,10 @@ def anchors(
 
 
 def encode(boxes: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) -> Any:
-    """Express boxes as offsets from their anchors, which is what a box head learns.
+    """Express boxes as offsets from their anchors, the targets of a box head.
 
-    The offsets are (Δx / w, Δy / h, log of the ratio of widths, of heights), with Δ between centres and w, h of the
-    anchor, each divided by its variance, such as (0.1, 0.1, 0.2, 0.2).
+    The offsets are Δx / w, Δy / h and the logarithms of the ratios of the widths and of the heights, with Δ between the
+    centres and w, h of the anchor, each divided by its variance, such as (0.1, 0.1, 0.2, 0.2).
 
     Args:
         boxes, anchors: (..., 4) float, xyxy in pixels, matched one to one, none without area.
@@ -237,7 +249,7 @@ def encode(boxes: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) 
         (..., 4) float32.
 
     Raises:
-        ValueError: as `iou`, and for a box or an anchor without area.
+        ValueError: as in `iou`, and for a box or an anchor without area.
 
     Source: Girshick et al., "Rich feature hierarchies", CVPR 2014, appendix C.
     """
@@ -249,10 +261,16 @@ def encode(boxes: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) 
 
 
 def decode(deltas: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1)) -> Any:
-    """Turn offsets from anchors into boxes, xyxy in pixels: the inverse of `encode`.
+    """Turn offsets from anchors into boxes: the inverse of `encode`.
 
-    A side grows to at most 62.5 times (1000 / 16, as in Detectron) the anchor's, so that no head overflows. Boxes are
-    not clipped to the image.
+    A side becomes at most 62.5 times (1000 / 16, as in Detectron) as long as the anchor's, so that it can't overflow.
+    Boxes are not clipped to the image.
+
+    Args:
+        deltas: (..., 4) float. anchors: (..., 4) float, xyxy in pixels. variances: as in `encode`.
+
+    Returns:
+        (..., 4) float32, xyxy in pixels.
     """
     xp = _namespace(deltas, anchors)
     deltas = _planes(_checked("decode: deltas", deltas, xp, form=None))
@@ -264,7 +282,7 @@ def decode(deltas: Any, anchors: Any, variances: Sequence[float] = (1, 1, 1, 1))
 
 
 def _namespace(*arrays):
-    """Give `numpy` for arrays and lists, `keras.ops` where there is a tensor."""
+    """Choose `numpy` for arrays and lists, `keras.ops` if one of them is a tensor."""
     if all(isinstance(array, (np.ndarray, list, tuple)) for array in arrays):
         return np
     from keras import ops
@@ -273,7 +291,7 @@ def _namespace(*arrays):
 
 
 def _checked(argument, boxes, xp, ndim=None, form="xyxy", solid=False):
-    """Give boxes as float32 (..., 4), or say which one is wrong. With `form=None`, any finite values will do."""
+    """Convert boxes to float32 (..., 4), or say which one is wrong. With `form=None`, any finite values are allowed."""
     try:
         boxes = np.asarray(boxes, np.float32) if xp is np else xp.cast(boxes, "float32")
     except (TypeError, ValueError) as error:
@@ -292,9 +310,9 @@ def _checked(argument, boxes, xp, ndim=None, form="xyxy", solid=False):
         faults |= {"width < 0": c < 0, "height < 0": d < 0}
     if solid:
         faults["no area"] = (c == a) | (d == b)
-    for fault, where in faults.items():
-        if where.any():
-            index = np.argwhere(where)[0].tolist()
+    for fault, faulty in faults.items():
+        if faulty.any():
+            index = np.argwhere(faulty)[0].tolist()
             name = f"{argument}[{', '.join(map(str, index))}]" if index else argument
             values = ", ".join(f"{value:g}" for value in boxes[tuple(index)])
             raise ValueError(f"boxes.{name} = [{values}] has {fault}; expected {_FORMS.get(form, '4 finite numbers')}")
@@ -315,44 +333,45 @@ def _intersection(xp, a, b):
     return xp.maximum(width, 0) * xp.maximum(height, 0)
 
 
-def _similarity(xp, a, b, generalized=False):
-    """Give the IoU or GIoU of boxes whose four planes broadcast: the one place where the formula stands."""
+def _iou(xp, a, b):
+    """Compute the IoU of boxes whose four coordinates broadcast."""
+    intersection = _intersection(xp, a, b)
+    return _ratio(xp, intersection, _area(a) + _area(b) - intersection)
 
-    def share(part, whole):  # 0 of nothing is 0, and so is its gradient
-        return part / xp.where(whole > 0, whole, 1.0)
 
+def _giou(xp, a, b):
+    """Compute the generalized IoU of boxes whose four coordinates broadcast."""
     intersection = _intersection(xp, a, b)
     union = _area(a) + _area(b) - intersection
-    if not generalized:
-        return share(intersection, union)
     width, height = _hull(xp, a, b)
-    return share(intersection, union) - share(width * height - union, width * height)
+    return _ratio(xp, intersection, union) - _ratio(xp, width * height - union, width * height)
+
+
+def _ratio(xp, part, whole):
+    """Divide areas; the ratio of nothing to nothing is 0, and so is its gradient."""
+    return part / xp.where(whole > 0, whole, 1.0)
 
 
 def _hull(xp, a, b):
-    """Give width and height of the smallest box around both."""
+    """Compute the width and height of the smallest box around both."""
     return xp.maximum(a[2], b[2]) - xp.minimum(a[0], b[0]), xp.maximum(a[3], b[3]) - xp.minimum(a[1], b[1])
 
 
 def _centre_distance(xp, a, b):
-    """Give the squared distance of the centres over the squared diagonal of the hull."""
+    """Divide the squared distance of the centres by the squared diagonal of the smallest box around both."""
     x, y = (a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2
     width, height = _hull(xp, a, b)
     diagonal = width**2 + height**2
     return (x**2 + y**2) / xp.where(diagonal > 0, diagonal, 1.0)
 
 
-def _slant(xp, box):
-    """Give the angle whose tangent is width over height."""
+def _aspect_angle(xp, box):
+    """Compute the angle whose tangent is width over height."""
     return xp.arctan2(box[2] - box[0], xp.maximum(box[3] - box[1], 1e-6))  # at (0, 0) the gradient would be NaN
 
 
-def _paired(name, a, b, generalized):
-    return _similarity(*_partners(name, a, b), generalized)
-
-
 def _partners(name, a, b):
-    """Give the namespace of both arrays and their planes, or say that their shapes differ."""
+    """Return the namespace of both arrays and their coordinates, or say that their shapes differ."""
     xp = _namespace(a, b)
     a, b = _checked(f"{name}: a", a, xp), _checked(f"{name}: b", b, xp)
     if xp is np and a.shape != b.shape:
@@ -360,96 +379,8 @@ def _partners(name, a, b):
     return xp, _planes(a), _planes(b)
 
 
-def _pairwise(name, a, b, generalized):
+def _pairwise(name, measure, a, b):
+    """Apply a measure of `_iou` or `_giou` to every pair; arrays are compared tile by tile."""
     xp = _namespace(a, b)
     a, b = _checked(f"{name}: a", a, xp, ndim=2), _checked(f"{name}: b", b, xp, ndim=2)
-    if xp is not np:
-        return _all_pairs(xp, a, b, generalized)
-    n, m = len(a), len(b)
-    if m < 64 < n:  # NumPy is fast along the last axis only
-        return np.ascontiguousarray(_pairwise(name, b, a, generalized).T)
-    matrix = np.empty((n, m), np.float32)
-    compare = functools.partial(_all_pairs, np, generalized=generalized)
-    rows, columns = max(1, min(n, 2**16 // max(m, 1))), max(m, 1)  # a tile that stays in the processor's cache
-    if min(n, m) >= 1000 and "keras" in sys.modules and _compiled(generalized):
-        compare, rows, columns = _compiled(generalized), 2048, 2048  # one shape, so that it is compiled only once
-    a, b = (np.asfortranarray(np.pad(x, ((0, -len(x) % side), (0, 0)))) for x, side in ((a, rows), (b, columns)))
-    for i in range(0, n, rows):
-        for j in range(0, m, columns):
-            part = matrix[i : i + rows, j : j + columns]
-            part[...] = compare(a[i : i + rows], b[j : j + columns])[: part.shape[0], : part.shape[1]]
-    return matrix
-
-
-def _all_pairs(xp, a, b, generalized):
-    return _similarity(xp, _planes(a[:, None]), _planes(b), generalized)
-
-
-@functools.cache
-def _compiled(generalized):
-    """Compile `_all_pairs`, for arrays; None where the backend would run it eagerly, no faster than NumPy does."""
-    from keras import ops
-
-    from cvlab import backend
-
-    if not backend.compiles():
-        return None
-    # A compiler may fuse a product and a sum into one rounding: equal boxes would exceed 1 in the last bit.
-    tile = backend.jit(lambda a, b: ops.minimum(_all_pairs(ops, a, b, generalized), 1.0), xla=True)
-    return lambda a, b: np.asarray(tile(a, b))
-
-
-def _by_score(scores):
-    """Sort indices by falling score, ties by index. As integers, score bits above the index: ten times as fast."""
-    bits = (0.0 - scores).view(np.int32)
-    keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(len(scores))
-    return np.sort(keys) & 0xFFFFFFFF
-
-
-def _suppress(boxes, threshold):
-    """Give the positions of the boxes that greedy suppression keeps; `boxes` stand in order, the best first.
-
-    Each box is compared only with those groups of neighbours that could hold an IoU above the threshold: with I its
-    intersection with the group's hull, or the group's largest area if that is less, and S its own and the group's
-    smallest area together, no IoU exceeds I / (S − I).
-    """
-    planes = np.ascontiguousarray(boxes.T)  # (4, N)
-    areas, kept, todo = _area(planes), np.zeros(len(boxes), bool), np.arange(len(boxes))
-    while len(todo) > 1000 and kept.sum() < 16:  # a few boxes against all: enough where these overlap all the others
-        best, todo = todo[0], todo[1:]
-        kept[best] = True
-        todo = todo[_similarity(np, planes[:, best], planes[:, todo]) <= threshold]
-    kept[todo] = True
-    while todo.size:
-        groups = _groups(planes, todo, size=64)  # (G, S), until half of their boxes are done with
-        members, member_areas = planes[:, groups], areas[groups]
-        hulls = (*members[:2].min(axis=2), *members[2:].max(axis=2))
-        smallest, largest = member_areas.min(axis=1), member_areas.max(axis=1)
-        until = len(todo) // 2 if len(groups) > 8 else 0
-        while len(todo) > until:
-            block, todo = todo[:128], todo[128:]
-            block = block[kept[block]]
-            box = planes[:, block, None]
-            reach = np.minimum(_intersection(np, box, hulls), largest)
-            least = (areas[block, None] + smallest) * (threshold * (1 - 1e-5))  # with a margin for rounding
-            row, group = np.nonzero(reach * (1 + threshold) > least)
-            others = groups[group]
-            above = _similarity(np, box[:, row], members[:, group]) > threshold
-            pair, member = np.nonzero(above & (others > block[row, None]))
-            worse = others[pair, member]
-            ends = np.searchsorted(row[pair], np.arange(len(block)), side="right").tolist()
-            for better, start, end in zip(block.tolist(), [0, *ends], ends):
-                if start < end and kept[better]:
-                    kept[worse[start:end]] = False
-        todo = todo[kept[todo]]
-    return np.flatnonzero(kept)
-
-
-def _groups(planes, indices, size):
-    """Halve boxes along x_min, y_min, x_max, y_max in turn into equal groups of neighbours, as a k-d tree does."""
-    levels = (-(-len(indices) // size) - 1).bit_length()
-    groups = np.pad(indices, (0, -len(indices) % 2**levels), mode="edge")[None]
-    for level in range(levels):
-        order = np.argpartition(planes[level % 4][groups], groups.shape[1] // 2, axis=1)
-        groups = np.take_along_axis(groups, order, axis=1).reshape(2 * len(groups), -1)
-    return groups
+    return pairs.tiled(measure, a, b) if xp is np else measure(xp, _planes(a[:, None]), _planes(b))

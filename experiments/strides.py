@@ -14,9 +14,10 @@ import argparse
 import json
 
 import cv2
+import keras
 import numpy as np
 
-from cvlab import classify, data, metrics, segment
+from cvlab import backend, classify, data, learn, metrics, segment
 
 from ._timing import machine, resume, write
 
@@ -49,6 +50,37 @@ def mean_iou(truth, found, num_classes):
     return round(metrics.segmentation_scores(truth, found, num_classes)["mean IoU"], 4)
 
 
+def standardized_maps(backbone, strides, train, test):
+    """Compute the maps of a frozen backbone, finest first, with mean 0 and variance 1 in each channel of `train`.
+
+    One learning rate then suits all strides.
+    """
+    body = classify.copy_body(backbone, "frozen", strides[::-1])
+    of_train, of_test = (learn.features(body, part.images, 32, progress=True) for part in (train, test))
+    for known, tested in zip(of_train, of_test, strict=True):
+        mean, deviation = known.mean((0, 1, 2)), known.std((0, 1, 2)) + 0.01
+        for maps in (known, tested):
+            maps -= mean
+            maps /= deviation
+    return of_train, of_test
+
+
+def label_maps(of_train, of_test, train, test, strides, seed, run):
+    """Train the heads of an FCN on the maps of these strides, finest first, and label the test images."""
+    backend.set_seed(seed)
+    heads = segment._heads([m.shape[-1] for m in of_train], len(train.mask_names), strides)
+    inputs, like = [keras.Input(m.shape[1:]) for m in of_train], keras.Input((None, None, 1))
+    scores, every = heads(inputs), EVERY[run["backbone"]]
+    labels = train.masks[:, every // 2 :: every, every // 2 :: every].astype(np.int32)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    draw = learn.batches([*(m[order] for m in of_train), labels[order, ..., None]], labels[order])
+    learner = keras.Model([*inputs, like], segment.Enlarge(strides[0] // every)([scores, like]))
+    loss = segment._loss(segment.ignored(train))
+    learn.optimize(learner, loss, draw, len(labels), run["steps"], run["learning_rate"], BATCH, progress=True)
+    labeller = keras.Model([*inputs, like], segment.Enlarge(strides[0], classes=True)([scores, like]))
+    return labeller.predict([*of_test, test.masks[..., None]], BATCH, verbose=0)
+
+
 def measure(run):
     """Train all three networks from each seed, and score them on test images."""
     train, test = (
@@ -56,22 +88,14 @@ def measure(run):
     )
     backbone = classify.backbone(run["backbone"])
     strides, classes = segment.strides(backbone), len(train.mask_names)
-    rows, _ = segment.trial(
-        backbone,
-        train,
-        test,
-        strides,
-        "frozen",
-        range(run["seeds"]),
-        run["steps"],
-        run["learning_rate"],
-        BATCH,
-        every=EVERY[run["backbone"]],
-        progress=True,
-    )
+    of_train, of_test = standardized_maps(backbone, strides, train, test)
     scored = {"mean IoU": {}, "bound": {}}
-    for stride in strides:
-        scored["mean IoU"][str(stride)] = [round(row["mean IoU"], 4) for row in rows if row["stride"] == stride]
+    for count, stride in enumerate(strides, 1):  # the coarsest network stands on one map, the finest on three
+        scored["mean IoU"][str(stride)] = []
+        for seed in range(run["seeds"]):
+            finest_first = strides[count - 1 :: -1]
+            found = label_maps(of_train[-count:], of_test[-count:], train, test, finest_first, seed, run)
+            scored["mean IoU"][str(stride)].append(mean_iou(test.masks, found, classes))
         known = np.stack([through_cells(mask, stride, classes) for mask in test.masks])
         scored["bound"][str(stride)] = mean_iou(test.masks, known, classes)
     ground = mean_iou(test.masks, np.where(test.masks < 2, test.masks, 0), classes)  # 0: floor, 1: wall

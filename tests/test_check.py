@@ -188,6 +188,16 @@ def test_zeros_of_every_kind_have_one_seal(value):
     assert module.seal("zero", value, 3) == module.seal("zero", 0, 3)
 
 
+@pytest.mark.parametrize(("digits", "same", "other"), [(None, 0.1234564, 0.1234574), (2, 1.004, 1.014), (0, 3.4, 4.4)])
+def test_a_sealed_number_counts_to_its_digits_and_no_further(digits, same, other):
+    answer = {None: 0.123456, 2: 1.0, 0: 3}[digits]
+    sealed = module.seal("exercise", answer, digits)
+    assert len(sealed) == 12 and sealed == module.seal("exercise", same, digits) != module.seal(
+        "exercise", other, digits
+    )
+    assert module.seal("exercise", [answer], digits) != sealed  # the shape counts
+
+
 def test_a_sealed_list_of_names_is_told_from_another():
     assert module.seal("names", ["a", "b"]) == module.seal("names", np.array(["a", "b"])) != module.seal("names", "a b")
 

@@ -522,6 +522,44 @@ def test_centre_crop_keeps_the_centre():
     assert abs(rows.mean() - 111.5) < 1 and abs(columns.mean() - 111.5) < 1
 
 
+@pytest.mark.parametrize(("short", "size"), [(256, 224), (300, 300), (60, 40)])
+def test_centre_crop_resizes_the_shorter_side_and_averages_pixels_where_it_shrinks(short, size):
+    checks = np.indices((600, 900)).sum(0) % 2 * 255  # of single pixels: their mean is grey, sampling is not
+    image = np.repeat(checks[..., None], 3, -1).astype(np.uint8)
+    crop = data.centre_crop(image, short, size)
+    assert crop.shape == (size, size, 3) and abs(crop.astype(int) - 127.5).max() < 40
+    ramp = np.repeat(np.arange(900)[None, :, None] // 4, 600, 0).repeat(3, -1).astype(np.uint8)
+    middle = data.centre_crop(ramp, short, size)[size // 2, :, 0].astype(float)
+    assert abs(middle.mean() - 450 / 4) < 1
+    assert middle[-1] - middle[0] == pytest.approx((size - 1) * 600 / short / 4, abs=1.5)
+
+
+def test_available_and_describe_say_where_each_dataset_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    places = data.available()
+    assert list(places) == list(data.CATALOGUE)
+    assert places["objects"] == TOYBOX / "objects.zip"
+    for name, place in places.items():
+        lines = data.describe(name).splitlines()
+        assert lines[0].startswith(f"{name}: ") and lines[-1] == f"here: {place or 'not on this machine'}"
+        assert [line.split(":")[0] for line in lines[1:]] == ["splits", "licence", "source", "here"]
+    assert data.describe("objects").splitlines()[1:4] == [
+        "splits: train, val, test",
+        "licence: CC BY 4.0",
+        "source: this book",
+    ]
+    assert data.describe("voc") == f"voc: your own data, {data.OWN['voc']}; load('voc', split, path=...)"
+    with pytest.raises(ValueError, match="'voc2' is not a dataset; there are objects"):
+        data.describe("voc2")
+
+
+def test_a_dataset_that_is_not_on_this_machine_is_available_as_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))
+    monkeypatch.setattr(data, "find", lambda file: None)
+    assert set(data.available().values()) == {None}
+    assert data.describe("cifar10").endswith("here: not on this machine")
+
+
 def test_photographs_are_rgb_and_an_unknown_one_is_named():
     assert all(
         data.photograph(name).shape[-1] == 3 and data.photograph(name).dtype == np.uint8 for name in data.PHOTOGRAPHS

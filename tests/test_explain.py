@@ -551,7 +551,7 @@ def test_steps_windows_and_baselines_that_make_no_sense_are_named(pictures):
         ):
             explain.occlusion(shared(), pictures, **options)
     for method in (explain.integrated_gradients, explain.occlusion):
-        with pytest.raises(ValueError, match="baseline='grey', expected 'mean', 'blur', a number or pictures"):
+        with pytest.raises(ValueError, match="baseline='grey', expected 'mean', 'blur', a number or images"):
             method(shared(), pictures, baseline="grey")
 
 

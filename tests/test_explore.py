@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from cvlab import show
-from cvlab.explore import MAX_BYTES, explore, quiz
+from cvlab.explore import MAX_BYTES, explore, parameter, quiz
 
 ROWS, COLUMNS = [1, 2, 5, 7], ["left", "middle", "right"]
 
@@ -214,6 +214,25 @@ def one(k):
 def test_what_cannot_be_shown_is_refused_in_words(arguments, told):
     with pytest.raises(ValueError, match=told):
         explore(one, **arguments)
+
+
+def test_a_parameter_is_a_slider_only_where_its_numbers_rise_or_fall():
+    def read(values, label=None, start=None):
+        return parameter("learning_rate", values, label, start)
+
+    rising, falling, mixed, named = read([1, 2, 4]), read((0.5, 0.25)), read([2, 1, 4]), read({"one": 1, "two": 2})
+    assert (rising.ordered, falling.ordered, mixed.ordered, named.ordered) == (True, True, False, False)
+    assert 'type="range"' in rising.html and 'max="2"' in rising.html and "<select" in mixed.html
+    assert (rising.values, rising.texts, rising.fields) == ([1, 2, 4], ["1", "2", "4"], [1, 2, 4])
+    assert (named.values, named.texts, named.fields) == ([1, 2], ["one", "two"], ["one", "two"])
+    assert (rising.start, read([1, 2, 4], start=4).start, read({"one": 1, "two": 2}, start="two").start) == (0, 2, 1)
+    assert rising.label == "Learning rate" and read([1, 2], label="rate").label == "rate"
+    assert parameter("k", [1, 2], None, None).label == "k"
+    for wrong in ([1], [], [1, 1], [0.1, 0.1000000001]):
+        with pytest.raises(ValueError, match="learning_rate has the choices .*, expected two at least, all distinct"):
+            read(wrong)
+    with pytest.raises(ValueError, match="start is 3, expected one of learning_rate's choices: 1, 2"):
+        read([1, 2], start=3)
 
 
 def test_two_parameters_are_counted_together():

@@ -1,12 +1,14 @@
 """The house itself: files that must agree with each other, and what its commands say when something is missing."""
 
 import ast
+import io
 import json
 import re
 import shutil
 import statistics
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -147,7 +149,7 @@ def test_every_module_is_reached_through_the_package_and_a_wrong_name_is_told():
 def test_only_the_backend_module_imports_a_backend():
     for path in (ROOT / "cvlab").rglob("*.py"):
         found = re.findall(r"^\s*(?:import|from)\s+(tensorflow|jax|torch)\b", path.read_text(encoding="utf-8"), re.M)
-        assert not found or path.name == "backend.py", path.name
+        assert not found or path == ROOT / "cvlab" / "engine" / "backend.py", path.name
 
 
 def test_no_committed_file_names_a_folder_of_this_machine():
@@ -427,3 +429,58 @@ def test_every_public_function_has_type_hints():
         if function.returns is None or any(one and one.annotation is None for one in arguments):
             without.append(name)
     assert not without
+
+
+# Lines of code of the teaching modules, at most: what a reader can read in an evening. Docstrings, comments and blank
+# lines don't count.
+MOST_LINES = {
+    "boxes": 190,
+    "checkpoints": 120,
+    "classify": 170,
+    "learn": 110,
+    "localize": 220,
+    "metrics": 240,
+    "propose": 300,
+    "retinanet": 330,
+    "segment": 240,
+    "zoo": 240,
+}
+MOST_LINES_OF_A_FUNCTION = 40
+NOT_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+def lines_of_code(source):
+    """List the numbers of the lines that hold code: no blank lines, comments or docstrings."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    lines = {line for t in tokens if t.type not in NOT_CODE for line in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return lines
+
+
+def test_lines_of_code_are_counted_without_docstrings_comments_and_blank_lines():
+    source = (
+        '"""A module."""\n\nx = 1  # one\n# two\n\n\ndef f(\n    a,\n):\n    """A\n    function."""\n    return a\n'
+    )
+    assert lines_of_code(source) == {3, 7, 8, 9, 12}
+
+
+@pytest.mark.parametrize("name", MOST_LINES)
+def test_a_teaching_module_and_each_of_its_functions_are_short(name):
+    path = ROOT / "cvlab" / f"{name}.py"
+    if not path.exists():
+        pytest.skip(f"there is no {path.name}")
+    source = path.read_text(encoding="utf-8")
+    lines = lines_of_code(source)
+    assert len(lines) <= MOST_LINES[name] <= 350
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    lengths = {node.name: len(lines & set(range(node.lineno, node.end_lineno + 1))) for node in functions}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES_OF_A_FUNCTION} == {}

@@ -283,7 +283,7 @@ def test_what_does_not_fit_is_named(small_backbone, rectangles):
     for wrong, values in ((labels + 1, "1…2"), (labels - 1, "-1…0")):
         with pytest.raises(ValueError, match=rf"\(96,\) and values {values}; expected \(96,\) and 0…1"):
             localize.train(model, images, truth, wrong)
-    with pytest.raises(ValueError, match="augment needs a backbone that learns"):
+    with pytest.raises(ValueError, match="augment needs a trainable backbone"):
         localize.train(model, images, truth, labels, augment=localize.augment)
     with pytest.raises(ValueError, match=r"boxes have shape \(95, 4\), expected \(96, 4\)"):
         localize.train(model, images, truth[1:], labels)
@@ -307,7 +307,7 @@ def test_maps_of_other_pictures_or_another_network_are_refused(small_backbone, r
 
 @pytest.mark.parametrize("wrong", [[3, 4, 3, 9], [9, 4, 3, 9], [0, 0, 49, 8], [-2, 0, 9, 8]])
 def test_a_box_that_is_empty_or_outside_is_named(wrong):
-    with pytest.raises(ValueError, match=r"box 1 is \[.*\], empty or outside its picture of 48×32 pixels"):
+    with pytest.raises(ValueError, match=r"box 1 is \[.*\], empty or outside its image; .* within 48×32 pixels"):
         localize.fractions([[0, 0, 48, 32], wrong], np.zeros((2, 32, 48, 3), np.uint8))
 
 
@@ -371,7 +371,7 @@ def test_pictures_with_one_box_are_kept_and_the_others_left_out(tmp_path):
     part = localize.load("voc", "train", path=tmp_path, size=80)
     assert part.images.shape == (2, 80, 80, 3) and [*part.labels] == [0, 1]
     np.testing.assert_allclose(part.boxes, [[20, 0, 60, 40]] * 2)  # from 40×20 to 80×80
-    with pytest.raises(ValueError, match="voc has no picture with one box"):
+    with pytest.raises(ValueError, match="voc has no image with one box"):
         localize.load("voc", "val", path=tmp_path)
 
 

@@ -474,11 +474,11 @@ def test_pixels_of_one_rank_go_in_an_order_that_favours_no_side(left_half):
     [
         ({"maps": np.zeros((2, 8, 6))}, r"maps \(2, 8, 6\), expected \(N, H, W, 3\)"),
         ({"maps": np.full((2, 6, 8), np.nan)}, "without NaN"),
-        ({"steps": 0}, "steps=0, expected an integer from 1 on"),
+        ({"steps": 0}, "steps=0, expected an integer, at least 1"),
         ({"classes": 2}, r"classes is \[2, 2\], expected ints from 0 to 1"),
         ({"images": np.full((2, 6, 8, 3), np.nan)}, "images hold NaN or infinite numbers"),
         ({"baseline": "grey"}, "baseline='grey', expected 'mean', 'blur'"),
-        ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or pictures"),
+        ({"baseline": np.zeros(5)}, "expected 'mean', 'blur', a number or images"),
     ],
 )
 def test_what_can_not_be_followed_is_named(changes, message, left_half):

@@ -72,7 +72,7 @@ def test_a_window_larger_than_the_picture_fits_nowhere():
 @pytest.mark.parametrize("wrong", [0, -3, 2.5, (1, 2, 3), "8", (4, 0)])
 @pytest.mark.parametrize("argument", ["image_size", "size", "stride"])
 def test_windows_of_nonsense_are_told_by_name(argument, wrong):
-    with pytest.raises(ValueError, match=f"sliding_windows: {argument}=.*positive whole number"):
+    with pytest.raises(ValueError, match=f"sliding_windows: {argument}=.*positive integer"):
         propose.sliding_windows(**{"image_size": 32, "size": 8, "stride": 4} | {argument: wrong})
 
 
@@ -243,6 +243,21 @@ def test_each_later_box_is_the_smallest_around_its_two_parts(patches):
         assert box.tolist() == [*np.minimum(one, other)[:2], *np.maximum(one, other)[2:]]
         assert size == grouped.sizes[a] + grouped.sizes[b]
     assert grouped.boxes[-1].tolist() == [0, 0, 40, 30]
+
+
+def test_of_equally_similar_neighbours_the_first_are_merged_and_diagonal_regions_are_none():
+    segments = np.array([[0, 1], [2, 3]])
+    grouped = propose.group(np.full((2, 2, 3), 9, np.uint8), segments, ("colour",))
+    assert grouped.pairs.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert propose.adjacent(segments).T.tolist() == [[0, 1], [0, 2], [1, 3], [2, 3]]
+
+
+def test_grouping_takes_the_bins_that_it_is_given(patches):
+    image, segments = patches
+    other = image[::-1].copy()
+    grouped = propose.group(image, segments, bins=propose.pixel_bins(other))
+    np.testing.assert_array_equal(grouped.pairs, propose.group(other, segments).pairs)
+    assert grouped.pairs.tolist() != propose.group(image, segments).pairs.tolist()
 
 
 def test_one_region_is_a_grouping_without_merges():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from cvlab import backend, boxes, classify, data, files, retinanet
+from cvlab.engine import convolution
 
 NAMES = ("disc", "square")
 
@@ -70,9 +71,9 @@ def test_a_wrong_yaml_file_is_told(tmp_path, text, words):
     ("changes", "words"),
     [
         ({"class_names": ()}, "at least one"),
-        ({"class_names": ("duck", "duck")}, "each once"),
+        ({"class_names": ("duck", "duck")}, "without duplicates"),
         ({"class_names": "duck"}, "'duck'"),
-        ({"strides": (8, 16)}, "one of each a level"),
+        ({"strides": (8, 16)}, "one of each per level"),
         ({"strides": (8, 16, 64)}, "twice the one before"),
         ({"input_size": 200}, "multiple of 32"),
         ({"prior": 1.0}, "between 0 and 1"),
@@ -184,54 +185,15 @@ def test_the_first_focal_loss_is_what_the_papers_formula_gives(config, model):
 # --- Winograd's convolution
 
 
-@pytest.mark.contract
-@pytest.mark.parametrize(
-    ("shape", "filters"), [((2, 16, 16, 5), 3), ((3, 17, 22, 4), 6), ((1, 1, 1, 2), 2), ((2, 5, 3, 3), 4)]
-)
-def test_winograd_is_the_convolution_and_so_are_its_gradients(shape, filters):
-    generator = np.random.default_rng(0)
-    maps, kernel = generator.normal(size=shape), generator.normal(size=(3, 3, shape[-1], filters))
-    around, (_, height, width, _) = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0))), shape
-    windows = np.stack([[around[:, i : i + height, j : j + width] for j in range(3)] for i in range(3)])
-    given = {"maps": maps.astype("float32"), "kernel": kernel.astype("float32")}
-    found = keras.ops.convert_to_numpy(retinanet.winograd(*map(keras.ops.convert_to_tensor, given.values())))
-    expected = np.einsum("ijnyxc,ijck->nyxk", windows, kernel)
-    assert abs(found - expected).max() < 2e-5 * abs(expected).max()
-    share = generator.normal(size=found.shape)  # of the sum whose gradient it is
-    of_maps = np.zeros_like(around)
-    for i, j in np.ndindex(3, 3):
-        of_maps[:, i : i + height, j : j + width] += share @ kernel[i, j].T
-    expected = {
-        "maps": of_maps[:, 1:-1, 1:-1],
-        "kernel": np.einsum("ijnyxc,nyxk->ijck", windows, share),
-    }
-    for name, gradient in expected.items():
-
-        def summed(changed, name=name):
-            both = {key: keras.ops.convert_to_tensor(value) for key, value in given.items()} | {name: changed}
-            return keras.ops.sum(keras.ops.multiply(retinanet.winograd(*both.values()), share.astype("float32")))
-
-        slope = keras.ops.convert_to_numpy(backend.value_and_grad(summed)(given[name])[1])
-        assert abs(slope - gradient).max() < 2e-5 * abs(gradient).max()
-
-
 def plainly(maps, kernel):
     return keras.ops.conv(maps, kernel, padding="same")
-
-
-def test_only_large_maps_on_tensorflows_cpu_are_convolved_by_winograd(monkeypatch):
-    taken, layer = [], retinanet.Conv3x3(4)
-    monkeypatch.setattr(retinanet, "winograd", lambda *given: taken.append(given[0].shape[1]) or plainly(*given))
-    for side in (15, 16, 32):
-        assert layer(np.zeros((1, side, side, 2), "float32")).shape == (1, side, side, 4)
-    assert taken == ([16, 32] if (backend.name(), backend.device()) == ("tensorflow", "CPU") else [])
 
 
 def test_a_network_says_and_learns_the_same_without_winograd(model, monkeypatch):
     images, own, labels = shapes(4)
     start, ends = model.get_weights(), []
-    for way in (retinanet.winograd, plainly):
-        monkeypatch.setattr(retinanet, "winograd", way)
+    for way in (convolution.winograd, plainly):
+        monkeypatch.setattr(convolution, "winograd", way)
         model.set_weights(start)
         retinanet.trainable(model, "*")
         model.make_predict_function(force=True)
@@ -546,6 +508,22 @@ def test_a_checkpoint_brings_back_what_was_saved(model, tmp_path):
     for name, found in model.predict_on_batch(image).items():
         np.testing.assert_allclose(found, expected[name], atol=0.02)  # float16 in the file
     assert [p.name for p in tmp_path.iterdir()] == ["net.weights.h5"]
+
+
+def test_a_checkpoint_holds_every_weight_kernels_in_half_precision_and_all_else_in_single(model, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "net.weights.h5"
+    logits = model.get_layer("class_logits").get_layer("logits")
+    logits.bias.assign(np.full(logits.bias.shape, 1 / 3, "float32"))  # which half precision cannot hold
+    retinanet.save(model, path)
+    with h5py.File(path) as file:
+        for name, variable in retinanet.weights(model).items():
+            array = keras.ops.convert_to_numpy(variable)
+            assert file[name].dtype == ("float16" if array.ndim > 1 else "float32"), name
+            np.testing.assert_array_equal(file[name][()], array.astype(file[name].dtype))
+    logits.bias.assign(np.zeros(logits.bias.shape))
+    retinanet.restore(path, model=model)
+    assert (keras.ops.convert_to_numpy(logits.bias) == np.float32(1 / 3)).all()
 
 
 def test_restore_says_what_was_loaded_what_skipped_and_what_did_not_fit(config, model, small_backbone, tmp_path):

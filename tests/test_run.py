@@ -55,6 +55,14 @@ def test_what_libraries_write_past_python_does_not_reach_the_terminal(book, tmp_
     assert "noise" not in "".join(capfd.readouterr())
 
 
+def test_chapters_are_the_notebooks_by_name_without_checkpoints_and_failed_runs(book):
+    write_chapter(book, name="week2/other")
+    write_chapter(book, name="week1/a")
+    write_chapter(book, name="week1/.ipynb_checkpoints/small-checkpoint")
+    write_chapter(book, name="week2/other.failed")
+    assert run.chapters() == ["week1/a", "week1/small", "week2/other"]
+
+
 @pytest.mark.parametrize("name", ["week1/small", "small", "chapters/week1/small.ipynb", "./chapters/week1/small.ipynb"])
 def test_a_chapter_is_found_by_name_or_path(book, name):
     assert run.find_chapter(name) == "week1/small"

@@ -172,6 +172,14 @@ def test_pictures_with_boxes_are_shown_with_them():
     assert (decode(found[1]["src"]) == TINY[1]).all()
 
 
+def test_a_box_has_a_white_edge_and_a_coloured_line_of_fixed_widths_which_grow_with_the_image():
+    for side, thin in ((320, 1), (640, 2)):
+        box = [side // 4, side // 4, 3 * side // 4, 3 * side // 4]
+        row = show.draw_boxes(np.zeros((side, side, 3), "uint8"), [box])[side // 2, side // 4 :]
+        colours = [f"#{bytes(pixel).hex().upper()}" for pixel in row[: 6 * thin]]
+        assert colours == ["#FFFFFF"] * thin + [show.PALETTE[1]] * 3 * thin + ["#FFFFFF"] * thin + ["#000000"] * thin
+
+
 @pytest.mark.parametrize("box", [[30, 10, 20, 40], [10, 40, 20, 30], [10, 10, 10, 20], [np.nan, 0, 5, 5]])
 def test_a_box_that_is_none_is_refused(box):
     with pytest.raises(ValueError, match=r"draw_boxes: box 1 is .* expected x_min < x_max and y_min < y_max"):
@@ -238,6 +246,12 @@ def test_heat_runs_from_low_to_high_and_bears_a_constant_map():
     ends = (np.array(matplotlib.colormaps["viridis"]([0.0, 1.0], bytes=True))[:, :3]).tolist()
     assert show.heat(np.array([[3.0, 7.0]])).tolist() == [ends]
     assert show.heat(np.zeros((1, 2))).tolist() == [[ends[0]] * 2]
+
+
+def test_heat_takes_its_colours_and_its_range_from_the_caller():
+    grey = show.heat(np.array([[0.0, 1.0, 2.0, 3.0]]), "gray", low=1, high=3)
+    assert grey.tolist() == [[[0] * 3, [0] * 3, [128] * 3, [255] * 3]]
+    assert show.heat(np.array([[1.0, 2.0]]), "gray", high=3).tolist() == [[[0] * 3, [128] * 3]]
 
 
 AXES = {"xlabel": "pictures", "ylabel": "accuracy"}

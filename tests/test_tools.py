@@ -48,7 +48,7 @@ def test_what_is_out_of_date_is_compared_and_two_others(monkeypatch, capsys):
     [
         ("cvlab/explain.py", {"explain", "metrics"}),
         ("cvlab/show.py", {"show", "interact"}),
-        ("cvlab/engine/memory.py", {"memory", "classify"}),
+        ("cvlab/engine/memory.py", {"memory", "learn"}),
         ("tests/test_boxes.py", {"boxes"}),
         ("chapters/week4/cam.ipynb", {"house"}),
         ("book/environment.sh", {"house"}),

@@ -1,1 +1,1 @@
-"""What is there for speed alone; readers of the book need not open it."""
+"""What is there for speed or for the backends alone; readers of the book need not open it."""

@@ -1,70 +1,66 @@
-"""What a network gave for an image before: the same weights and the same image give the same maps again.
+"""A cache of network outputs, by network and image: the same weights and the same image give the same feature maps.
 
-Lessons look at the same images many times through a body that does not learn. Each image is kept by itself, so that a
-part of a dataset is known where the whole was seen.
+Lessons run the same images through a frozen body many times. Each image is cached separately, so that the outputs for
+part of a dataset are available once the whole was computed.
 """
 
 import collections
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import keras
 import numpy as np
 
-if TYPE_CHECKING:
-    import keras
+from cvlab import zoo
 
-LIMIT = 600_000_000  # bytes in all; what was used longest ago goes first
+LIMIT = 600_000_000  # bytes in total; the least recently used outputs are dropped first
 
 
 class Memory:
-    """Arrays by key, up to a number of bytes."""
+    """A cache of arrays by key, up to a number of bytes."""
 
     def __init__(self, limit=LIMIT):
         self.limit, self.size, self.kept = limit, 0, collections.OrderedDict()
 
     def get(self, key):
-        """Give what is kept under a key, None where nothing is."""
+        """Return the arrays of a key, None if there are none."""
         if key in self.kept:
             self.kept.move_to_end(key)
         return self.kept.get(key)
 
     def put(self, key, arrays):
-        """Keep a list of arrays, and let go of what was used longest ago where there is no more room."""
+        """Store a list of arrays, and drop the least recently used ones beyond the limit."""
         size = sum(array.nbytes for array in arrays)
         if size > self.limit or key in self.kept:
             return
-        self.kept[key] = [array.copy() for array in arrays]  # not a view that holds a whole batch
+        self.kept[key] = [array.copy() for array in arrays]  # not views that keep a whole batch alive
         self.size += size
         while self.size > self.limit:
-            _, gone = self.kept.popitem(last=False)
-            self.size -= sum(array.nbytes for array in gone)
+            _, dropped = self.kept.popitem(last=False)
+            self.size -= sum(array.nbytes for array in dropped)
 
 
 memory = Memory()
 
 
 def model_key(model: "keras.Model") -> Any:
-    """Give a digest of all that decides what a built model gives: its structure and its weights.
+    """Compute a digest of everything that determines a model's outputs: its structure and its weights.
 
-    Names don't count, since Keras numbers them anew for each model that is built, nor does what may be trained. None
-    for a model whose configuration does not say all: one that is no graph of layers, or holds a bare function, a
-    vocabulary or a layer of the reader's own.
+    Layer names are left out, since Keras numbers them anew for each model, and so are trainable flags. The result is
+    None for a model whose configuration is not complete: one that is not a graph of layers, or contains a bare
+    function, a vocabulary or a custom layer.
     """
-    import keras
-
-    from cvlab import classify
-
     if not type(model).__module__.startswith("keras."):
         return None
     try:
         structure = json.dumps(model.get_config(), sort_keys=True, default=repr)
-    except NotImplementedError:  # a layer of the reader's own that can't be written down
+    except NotImplementedError:  # a custom layer without a configuration
         return None
     if " at 0x" in structure or '"Lambda"' in structure:
         return None
-    layers = list(classify.all_layers(model))
+    layers = list(zoo.all_layers(model))
     ours = ("keras.", "cvlab.")
     if any(hasattr(layer, "get_vocabulary") or not type(layer).__module__.startswith(ours) for layer in layers):
         return None
@@ -81,6 +77,6 @@ def model_key(model: "keras.Model") -> Any:
 
 
 def image_keys(images: np.ndarray) -> list[str]:
-    """Give a digest of each image of (N, H, W, C), of its values, shape and dtype."""
+    """Compute a digest of each image of (N, H, W, C), from its values, shape and dtype."""
     kind = f"{images.shape[1:]} {images.dtype} "
     return [kind + hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest() for image in images]

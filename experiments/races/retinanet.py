@@ -13,9 +13,9 @@ STEPS steps. Their decoder is timed compiled, too, on the outputs of one and the
 Nearly all of a step is convolutions, two thirds of their products in the heads. Without `winograd`, on two busy cores,
 matching took 0.3 % of it and both losses with their gradients 0.6 %, and what else is not forward or backward, Adam
 among it, about 3 %. So little is to be won around them: with the four coarser levels on one canvas, the kernels of the
-heads alone took 1 to 4 % less on one core, and with all five on one more. `retinanet.winograd` needs fewer products for
-the same sums. "direct" is ours without it; "small" is ours with the heads that a configuration has where it names none,
-of 96 channels and two convolutions, which is another network and no comparison with theirs.
+heads alone took 1 to 4 % less on one core, and with all five on one more. `convolution.winograd` needs fewer products
+for the same sums. "direct" is ours without it; "small" is ours with the default heads of a configuration, of 96
+channels and two convolutions, which is another network and no comparison with theirs.
 """
 
 import functools
@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from cvlab import backend, classify, retinanet
+from cvlab.engine import convolution
 
 from .._timing import machine, side_by_side, table, write
 
@@ -75,7 +76,7 @@ def batch(generator):
 
 
 def direct(maps, kernel):
-    """Stand in for `retinanet.winograd`: the backend's own convolution."""
+    """Stand in for `convolution.winograd`: the backend's own convolution."""
     return keras.ops.conv(maps, kernel, padding="same")
 
 
@@ -105,7 +106,7 @@ def main():
         name: functools.partial(classify.optimize, net, losses, draw, BATCH, STEPS, 1e-4, BATCH)
         for name, net in models.items()
     }
-    with mock.patch.object(retinanet, "winograd", direct):
+    with mock.patch.object(convolution, "winograd", direct):
         our_steps["cvlab, direct"]()  # which compiles it
     steps = side_by_side({"keras-hub": their_steps, **our_steps}, rounds=5)
     steps = {name: {key: round(ms / STEPS, 3) for key, ms in times.items()} for name, times in steps.items()}
