@@ -26,7 +26,7 @@ ROOT = run.book_root()
 # whole toybox come on top.
 FIRST_VIEW, LANDING, WHOLE, SAMPLES = 350_000, 300_000, 900_000, 680_000
 HEIGHT, ELEMENTS = 20_000, 5_000  # of a lesson with everything folded, 1,280 pixels wide
-TALLER = {"retinanet": 26_000, "proposals": 22_500, "cam": 21_800, "zfnet": 20_600}  # to be cut
+TALLER = {"cam": 21_800, "zfnet": 20_600}  # to be cut
 
 
 def toc_pages():
