@@ -3,7 +3,8 @@
     python book/cells.py    # how many of the visible lines of code are method, by lesson
 
 A page shows the code of the method, and folds what checks it, plots it or sets it up. A cell's kind is told from its
-statements; in a notebook it is an ordinary cell.
+statements; in a notebook it is an ordinary cell. What is method by its statements, but only copies, collects or times
+what the text says, has the tag "hide-input" and folds as well, under the cell's own `code_prompt_show`.
 """
 
 import ast
@@ -21,7 +22,7 @@ MOST = 0.5  # of a cell's lines make it what they are
 
 
 def kind(source: str, tags=()) -> str:
-    """Tell a cell's kind: "set-up", "quiz", "exercise", "check", "figure" or "method".
+    """Tell a cell's kind: "set-up", "quiz", "exercise", "check", "figure", "aside" or "method".
 
     Args: source: the cell's code. tags: the tags in its metadata.
     """
@@ -43,7 +44,9 @@ def kind(source: str, tags=()) -> str:
     total = sum(counted.values())
     if counted["check"] and counted["check"] >= MOST * total:
         return "check"
-    return "figure" if counted["check"] + counted["figure"] > MOST * total else "method"
+    if counted["check"] + counted["figure"] > MOST * total:
+        return "figure"
+    return "aside" if "hide-input" in tags else "method"
 
 
 def counted_lines(source, statements):

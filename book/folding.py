@@ -16,6 +16,7 @@ SUMMARIES = {
     "figure": "Show the plotting code",
     "exercise": "Show how your answer is checked",
     "check": "Show the checks",
+    "aside": "Show the code",  # or what the cell's metadata say
 }
 CLAIM = re.compile(r"✓ (?P<name>.*?) (?P<bound>[≥≤] \S+(?: and ≤ \S+)?) · measured (?P<value>\S+)")
 MARKS = ("✓", "○")
@@ -29,6 +30,7 @@ class Fold:
 
     def __init__(self, kind, cell):
         self.kind, self.cell, self.code, self.lines, self.place = kind, cell, [], [], nodes.container()
+        self.summary = cell.get("prompt_show", SUMMARIES[kind]) if kind == "aside" else SUMMARIES[kind]
 
     def add(self, code, lines):
         for block in (block for part in code for block in part.findall(nodes.literal_block)):
@@ -40,7 +42,7 @@ class Fold:
             content = details("cv-code", "Show the code", content)
         if self.lines:
             content.insert(0, raw(f"<ul>{''.join(map(row, self.lines))}</ul>"))
-        told = f"✓ {count} claim{'s' * (count > 1)} checked" if count else SUMMARIES[self.kind]
+        told = f"✓ {count} claim{'s' * (count > 1)} checked" if count else escape(self.summary)
         self.place.children = details("cv-checks" if self.kind == "check" else "cv-code", told, content)
 
 
@@ -58,7 +60,7 @@ def fold_cells(app, doctree):
         given = [part for part in cell if "cell_input" in part.get("classes", ())]
         lines, others = split_outputs(cell)
         kind = cells.kind(given[0].astext(), [name.removeprefix("tag_") for name in cell["classes"]]) if given else ""
-        joins = open_fold is not None and open_fold.kind == kind and open_fold.cell is previous(cell)
+        joins = open_fold is not None and open_fold.kind == kind != "aside" and open_fold.cell is previous(cell)
         fold = open_fold if joins else Fold(kind, cell) if kind in SUMMARIES else None
         cell.children = given if kind == "method" else []
         if fold:

@@ -48,6 +48,11 @@ def test_parameters_setup_and_plotting_are_known_by_their_tags():
     assert cells.kind("def side_by_side(image):\n    return image", ["plotting"]) == "figure"
 
 
+def test_method_with_the_tag_hide_input_is_an_aside_and_nothing_else_is():
+    assert cells.kind("x = sum(y)", ["hide-input"]) == "aside"
+    assert cells.kind("check('a sum', y, equals=3)", ["hide-input"]) == "check"
+
+
 @pytest.mark.parametrize("name", run.chapters())
 def test_three_quarters_of_the_code_that_a_page_shows_is_method(name):
     counted, longest = cells.visible(run.read_notebook(name))
@@ -123,6 +128,14 @@ def test_set_up_is_one_fold_plotting_folds_and_a_quiz_shows_no_code():
     assert html.count("Show the set-up") == html.count("Show the plotting code") == 1
     assert html.index("[def paint") < html.index("[show.figure") < html.index("</details><figure>")
     assert "correct" not in html and html.endswith("<div class=quiz>")
+
+
+def test_asides_fold_each_under_its_own_line_and_their_outputs_stay_in_sight():
+    copied, timed = cell("b = list(a)", tags=["hide-input"]), cell("t = time(f)", tags=["hide-input"], shown="0.2 s")
+    copied["prompt_show"], timed["prompt_show"] = "Show how a is copied", "Show the times & places"
+    html = page(copied, timed)
+    assert html.index("<summary>Show how a is copied</summary>[b = list(a)]") < html.index("times &amp; places")
+    assert html.endswith("</details>0.2 s")
 
 
 def test_an_exercise_folds_how_it_is_checked_and_shows_what_it_says():

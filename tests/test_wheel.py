@@ -89,6 +89,7 @@ def test_a_chapter_runs_from_an_empty_folder_with_what_its_set_up_cell_installs(
         if path.is_file()
     }
     assert fetched == {
+        "toybox/display.zip",
         "toybox/objects.zip",
         "weights/efficientnet_lite0_imagenet.weights.h5",
         "weights/resnet20_cifar10.weights.h5",

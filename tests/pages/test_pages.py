@@ -26,7 +26,6 @@ ROOT = run.book_root()
 # whole toybox come on top.
 FIRST_VIEW, LANDING, WHOLE, SAMPLES = 350_000, 300_000, 900_000, 680_000
 HEIGHT, ELEMENTS = 20_000, 5_000  # of a lesson with everything folded, 1,280 pixels wide
-TALLER = {"retinanet": 26_000, "proposals": 22_500}  # to be cut
 
 
 def toc_pages():
@@ -218,8 +217,7 @@ def test_formulas_are_set_and_icons_drawn(visit, name):
 @every_chapter
 def test_a_lesson_is_short_enough_with_everything_folded(visit, name):
     page = visit(name).page
-    limit = TALLER.get(name.rpartition("/")[2].removesuffix(".html"), HEIGHT)
-    assert page.evaluate("document.documentElement.scrollHeight") <= limit
+    assert page.evaluate("document.documentElement.scrollHeight") <= HEIGHT
     assert page.evaluate("document.querySelectorAll('*').length") <= ELEMENTS
 
 
