@@ -1,8 +1,8 @@
 """Datasets: the embedded toybox, known photographs, and the reader's own images, through one door.
 
-`load` looks beside the package (the toybox, and reduced photographs of raccoons), then in the folder that the environment variable CVLAB_DATA names, then
-in the cache, and then downloads: the book's own files from the commit that cvlab was installed from, others from the
-dataset's own home where that home offers a file with a known checksum.
+`load` looks beside the package (the toybox, and reduced photographs of raccoons), then in the folder that the
+environment variable CVLAB_DATA names, then in the cache, and then downloads: the book's own files from the commit that
+cvlab was installed from, others from the dataset's own home where that home offers a file with a known checksum.
 """
 
 import collections
