@@ -7,7 +7,7 @@ One of the trainings of `experiments.localize`, that with seed 0: a frozen Effic
 kept.
 """
 
-from cvlab import classify, data, localize
+from cvlab import classify, localize
 from experiments.localize import SIDES, plan, test, train
 
 from . import _export
@@ -22,8 +22,10 @@ def main():
     model, seconds = train(run, backbone, parts["train"], cached)
     maps = localize.maps(model, parts[run["split"]].images)
     print(f"{seconds:.0f} seconds; {run['split']}: {test(model, parts[run['split']], maps)}")
-    path = _export.export(model.get_layer("heads"), "localizer_raccoon", "Apache-2.0")
-    model.get_layer("heads").load_weights(data.weights("localizer_raccoon"))
+    new = localize.regressor(backbone, None, "frozen", run["input_size"], head=run["head"])
+    new.get_layer("heads").set_weights(model.get_layer("heads").get_weights())  # and not the optimizer's state
+    path = _export.export(new.get_layer("heads"), "localizer_raccoon", "Apache-2.0")
+    model.get_layer("heads").load_weights(path)
     print(f"{path}: {path.stat().st_size:,} bytes; read again: {test(model, parts[run['split']], maps)}")
 
 
