@@ -14,6 +14,7 @@ SAMPLES = {  # part: (split, images, caption)
     "duck": ("test", (0, 1, 2, 3, 4), "`duck`: rubber ducks among the other toys."),
     "eyes": ("test", (2, 3, 4, 5, 14, 15), "`eyes`: each pair is one toy, with a cat's eyes and with a dog's."),
     "pavement": ("test", (1, 3, 4, 0, 5, 14), "`pavement`: cars stand on pavement, and nothing else does."),
+    "raccoon_small": ("val", (1, 5, 9, 18, 29, 34), "`raccoon_small`: photographs of raccoons, with their boxes."),
 }
 
 
@@ -65,13 +66,14 @@ def truth():
 
 
 def samples(part):
-    """Show some images of a part of the toybox."""
+    """Show some images of a part of the toybox, or photographs with their boxes."""
     split, chosen, caption = SAMPLES[part]
     those = data.load(part, split, limit=max(chosen) + 1).take(chosen)
-    alt, columns = f"{len(chosen)} rendered images of toys", min(6, len(chosen))
-    return show.images(
-        those.images, display=those.display(), caption=caption, alt=alt, name=f"samples-{part}", columns=columns
-    )
+    alt, columns, boxes = f"{len(chosen)} rendered images of toys", min(6, len(chosen)), None
+    if part == "raccoon_small":
+        alt, columns, boxes = f"{len(chosen)} photographs of raccoons, each in a box", 3, those.boxes
+    options = {"caption": caption, "alt": alt, "name": f"samples-{part}", "columns": columns, "lossless": False}
+    return show.images(those.images, display=those.display(), boxes=boxes, **options)
 
 
 DRAWN = {"truth": truth, **{f"samples-{part}": functools.partial(samples, part) for part in SAMPLES}}

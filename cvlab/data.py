@@ -1,8 +1,8 @@
 """Datasets: the embedded toybox, known photographs, and the reader's own images, through one door.
 
-`load` looks beside the package (the toybox), then in the folder that the environment variable CVLAB_DATA names, then
-in the cache, and then downloads: the book's own files from the commit that cvlab was installed from, others from the
-dataset's own home where that home offers a file with a known checksum.
+`load` looks beside the package (the toybox, and reduced photographs of raccoons), then in the folder that the
+environment variable CVLAB_DATA names, then in the cache, and then downloads: the book's own files from the commit that
+cvlab was installed from, others from the dataset's own home where that home offers a file with a known checksum.
 """
 
 import collections
@@ -65,6 +65,14 @@ CATALOGUE = {  # name: (reader, file, splits, what it holds, licence, home)
         "raccoon.zip",
         ("train", "val"),
         "200 photographs of raccoons with boxes",
+        "MIT",
+        "https://github.com/datitran/raccoon_dataset",
+    ),
+    "raccoon_small": (
+        "voc",
+        "photographs/raccoon_small.zip",
+        ("train", "val"),
+        "the same 200 photographs, longer side at most 320",
         "MIT",
         "https://github.com/datitran/raccoon_dataset",
     ),
@@ -249,6 +257,8 @@ def load(
 
     Args:
         name: a name from `available()`, or "folder", "voc", "coco" or "masks" for data of your own at `path`.
+            "raccoon_small" comes with the book: the photographs of "raccoon" with the same splits, reduced to at most
+            320 pixels. Neither stands in for the other; "raccoon" is found only where its archive is.
         split: e.g. "train", "val" or "test"; `describe(name)` lists them.
         path: folder or zip archive of your own data; only with "folder", "voc", "coco" and "masks".
         size: side in pixels; images are resized to size × size by area; a pixel of the masks gets
@@ -419,7 +429,7 @@ def _open(name, split, path):
         raise ValueError(f"load: path={path!r} goes with {', '.join(OWN)}; {name!r} is found by name")
     if split not in splits:
         raise ValueError(f"load: {name!r} has no split {split!r}; it has {', '.join(splits)}")
-    if reader == "toybox":
+    if "/" in file:  # one of the book's own archives
         return reader, Store(whole(file, f"load: {name} ({what})"))
     if found := find(file):
         return reader, Store(found)
@@ -565,7 +575,7 @@ def _own(kind):
     """Give the reader of a kind of the reader's own data."""
 
     def read(store, name, split, limit):
-        choose = _raccoon_split if name == "raccoon" else None
+        choose = _raccoon_split if name in ("raccoon", "raccoon_small") else None
         return Dataset(name, split, **readers.read(kind, store, split, limit, choose))
 
     return read

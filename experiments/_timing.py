@@ -81,13 +81,13 @@ def resume(name, plan, sha256):
     return rows, [entry for entry in plan if not any(entry.items() <= row.items() for row in rows)]
 
 
-def write(name, result):
-    """Write `results/<name>.json`, whole or not at all."""
+def write(name, result, indent=1):
+    """Write `results/<name>.json`, whole or not at all; on one line with `indent=None`."""
     target = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(result, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
     python -m experiments.localize  # 20 minutes on two CPU cores; resumable; writes results/localize.json
 
-The raccoons are measured where CVLAB_DATA has raccoon.zip. Not a race but a measurement: `chapters/week1/localization`
+The raccoons are the photographs that come with the book. Not a race but a measurement: `chapters/week1/localization`
 shows what it writes. The size and the learning rate were chosen on `val`, with the first rows of the plan.
 """
 
@@ -10,11 +10,13 @@ import argparse
 import itertools
 import json
 
+import numpy as np
+
 from cvlab import backend, classify, data, localize
 
 from ._timing import machine, resume, write
 
-SIDES = {"objects": 96, "raccoon": 224}  # pixels of the pictures
+SIDES = {"objects": 96, "raccoon_small": 224}  # pixels of the pictures
 FULL = {"input_size": 160, "learning_rate": 2e-3, "steps": 400, "batch_size": 64}
 
 
@@ -28,34 +30,47 @@ def plan(seeds):
     kinds += [("votes", "diou"), ("deep_dense", "giou"), ("votes", "ciou")]
     test = giou | FULL | {"split": "test"}
     runs += [test | {"head": head, "loss": loss, "seed": seed} for head, loss in kinds for seed in range(seeds)]
-    raccoon = test | {"data": "raccoon", "split": "val", "input_size": 224, "steps": 200, "batch_size": 32}
+    raccoon = test | {"data": "raccoon_small", "split": "val", "input_size": 224, "steps": 200, "batch_size": 32}
     return runs + [raccoon | {"seed": seed} for seed in range(seeds)]
 
 
-def measure(run, backbone, parts, cached):
-    """Train one regressor on cached feature maps and test it: the run with its scores and seconds."""
-    train, test = parts["train"], parts[run["split"]]
+def train(run, backbone, part, cached):
+    """Train one regressor on cached feature maps: (model, seconds)."""
     backend.set_seed(run["seed"])
-    model = localize.regressor(backbone, len(train.class_names), "frozen", run["input_size"], head=run["head"])
-    for split in ("train", run["split"]):
-        if split not in cached:
-            cached[split] = localize.maps(model, parts[split].images)
-    took = localize.train(
+    num_classes = len(part.class_names) if len(part.class_names) > 1 else None  # one class needs no class head
+    model = localize.regressor(backbone, num_classes, "frozen", run["input_size"], head=run["head"])
+    if "train" not in cached:
+        cached["train"] = localize.maps(model, part.images)
+    result = localize.train(
         model,
-        train.images,
-        train.boxes,
-        train.labels,
+        part.images,
+        part.boxes,
+        part.labels,
         run["loss"],
         run["steps"],
         run["learning_rate"],
         run["batch_size"],
         seed=run["seed"],
         cached=cached["train"],
-    )["seconds"]
-    found = localize.predict(model, test.images, cached[run["split"]])
-    named = float((found["class"].argmax(-1) == test.labels).mean())
-    scored = localize.scores(found["box"], test.boxes) | {"class": named}
-    return run | {"pictures": len(train), "tested": len(test)} | scored | {"seconds": round(took, 2)}
+    )
+    return model, result["seconds"]
+
+
+def test(model, part, cached):
+    """Score a regressor on a part of the data."""
+    found = localize.predict(model, part.images, cached)
+    named = found["class"].argmax(-1) == part.labels if "class" in found else np.ones(len(part))
+    return localize.scores(found["box"], part.boxes) | {"class": float(named.mean())}
+
+
+def measure(run, backbone, parts, cached):
+    """Train one regressor and test it: the run with its scores and seconds."""
+    model, seconds = train(run, backbone, parts["train"], cached)
+    part = parts[run["split"]]
+    if run["split"] not in cached:
+        cached[run["split"]] = localize.maps(model, part.images)
+    counts = {"pictures": len(parts["train"]), "tested": len(part)}
+    return run | counts | test(model, part, cached[run["split"]]) | {"seconds": round(seconds, 2)}
 
 
 def main():

@@ -20,6 +20,7 @@ PACKAGED = (
     "cvlab/controls/*",
     "experiments/results/*.json",
     "data/*.*",
+    "data/photographs/*",
 )
 
 

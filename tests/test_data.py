@@ -751,6 +751,43 @@ def test_raccoon_split_is_by_number_and_boxes_lie_inside():
         assert (boxes >= 0).all() and (boxes[:, 2:] <= [image.shape[1], image.shape[0]]).all() and len(boxes)
 
 
+def test_the_books_raccoons_are_small_photographs_with_boxes_inside(monkeypatch, tmp_path):
+    monkeypatch.setenv("CVLAB_DATA", str(tmp_path))  # an empty folder: nothing else is needed
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    train, val = data.load("raccoon_small", "train"), data.load("raccoon_small", "val")
+    assert (len(train), len(val)) == (160, 40) and train.class_names == ("raccoon",)
+    for part in (train, val):
+        for image, boxes in zip(part.images, part.boxes, strict=True):
+            assert max(image.shape[:2]) <= 320 and len(boxes)
+            assert (boxes >= 0).all() and (boxes[:, 2:] <= np.add(image.shape[1::-1], 0.01)).all()
+            assert (boxes[:, :2] < boxes[:, 2:]).all()
+    with pytest.raises(data.DataUnavailable, match=r"raccoon\.zip"):  # the small ones don't pass for the originals
+        data.load("raccoon", "val")
+
+
+def test_the_books_raccoons_come_with_their_licence_and_without_metadata():
+    path = data.EMBEDDED / "photographs/raccoon_small.zip"
+    assert path.stat().st_size <= 4_000_000 and data.manifest()["photographs/raccoon_small.zip"]["licence"] == "MIT"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        assert names == sorted(names) and {info.date_time for info in archive.infolist()} == {(2026, 1, 1, 0, 0, 0)}
+        assert archive.read("LICENSE").startswith(b"MIT License\n\nCopyright (c) 2017 Dat Tran")
+        assert len(names) == 401
+        for name in (name for name in names if name.endswith(".jpg")):
+            assert not Image.open(io.BytesIO(archive.read(name))).getexif()
+
+
+@pytest.mark.skipif(not has("raccoon.zip"), reason="raccoon.zip is not in CVLAB_DATA")
+def test_the_books_raccoons_are_the_originals_reduced():
+    large, small = data.load("raccoon", "val"), data.load("raccoon_small", "val")
+    for i, image in enumerate(small.images):
+        height, width = image.shape[:2]
+        factors = np.tile(np.divide(large.images[i].shape[1::-1], (width, height)), 2)
+        np.testing.assert_allclose(small.boxes[i] * factors, large.boxes[i], atol=0.01 * factors.max())
+        reduced = np.asarray(Image.fromarray(large.images[i]).resize((width, height), Image.Resampling.BOX))
+        assert np.abs(reduced - np.float32(image)).mean() < 8  # of 255: JPEG's own error
+
+
 @pytest.mark.skipif(not has("imagenet_samples.zip"), reason="imagenet_samples.zip is not in CVLAB_DATA")
 def test_imagenet_samples_have_one_picture_a_class():
     loaded = data.load("imagenet_samples")

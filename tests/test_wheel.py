@@ -50,7 +50,10 @@ def test_a_chapter_runs_from_an_empty_folder_with_what_its_set_up_cell_installs(
     notebook = run.read_notebook(CHAPTER)
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     cell.source = cell.source.replace('BOOK = ""', f'BOOK = "{address}@{commit}"')
-    told = "import cvlab.files, keras\nprint(cvlab.__file__, cvlab.files.BOOK, keras.__version__)"
+    told = (
+        "import cvlab.files, keras\nfrom cvlab import data\n"
+        "print(cvlab.__file__, cvlab.files.BOOK, keras.__version__, len(data.load('raccoon_small', 'val')))"
+    )
     notebook.cells.append(nbformat.v4.new_code_cell(told))
     empty = tmp_path / "empty folder"
     empty.mkdir()
@@ -80,9 +83,10 @@ def test_a_chapter_runs_from_an_empty_folder_with_what_its_set_up_cell_installs(
         PYTHONPATH="",
     )
     outputs = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells[-1].outputs
-    package, book, keras = "".join(o.text for o in outputs if o.get("name") == "stdout").split()
+    package, book, keras, photographs = "".join(o.text for o in outputs if o.get("name") == "stdout").split()
     assert Path(package).is_relative_to(tmp_path / "python") and Path(book).is_relative_to(tmp_path / "python")
     assert keras == importlib.metadata.version("keras")
+    assert photographs == "40"  # these are in the package: none is among what was fetched
     fetched = {
         path.relative_to(tmp_path / "cache/cvlab").as_posix()
         for path in (tmp_path / "cache/cvlab").rglob("*")

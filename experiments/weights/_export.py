@@ -45,10 +45,10 @@ def _copy(path, node, out):
 
 
 def enter(path, licence):
-    """Enter a file of `data/weights` into the manifest, with its checksum, size and licence."""
+    """Enter a file below `data` into the manifest, with its checksum, size and licence."""
     manifest = DATA / "manifest.json"
     content = json.loads(manifest.read_text()) if manifest.exists() else {"files": {}}
-    content["files"][f"weights/{path.name}"] = {
+    content["files"][path.relative_to(DATA).as_posix()] = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "bytes": path.stat().st_size,
         "licence": licence,
