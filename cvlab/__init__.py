@@ -10,6 +10,7 @@ __all__ = [
     "check",
     "classify",
     "data",
+    "deconv",
     "explain",
     "explore",
     "files",
