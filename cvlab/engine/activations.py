@@ -63,7 +63,9 @@ def results(function: Callable, tensors: np.ndarray) -> np.ndarray | None:
 
 def kind_of_probabilities(scores: Any) -> str | None:
     """Say whether (N, ...) scores look like "probabilities" or their "logarithms"; None for neither, or for None."""
-    scores = np.empty((0, 1)) if scores is None else scores.astype(np.float64)
+    if scores is None:
+        return None
+    scores = scores.astype(np.float64)
     finite = scores[np.isfinite(scores).reshape(len(scores), -1).all(axis=1)]
     if not finite.any():  # zeros: a layer that has learned nothing yet
         return None
