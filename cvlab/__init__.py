@@ -11,6 +11,7 @@ __all__ = [
     "checkpoints",
     "classify",
     "data",
+    "deconv",
     "explain",
     "explore",
     "files",
