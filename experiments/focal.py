@@ -4,9 +4,9 @@
     python -m experiments.focal --minutes 7     # a part of it; the next call continues
 
 The lesson's detector: a frozen backbone with ImageNet weights, whose feature maps are computed once, and above it a
-pyramid and two heads. Each kind of detector has a learning rate of its own, the best on validation images in a shorter
-training: the grid grows by factors of two until its best value is not at an edge. At full length, each is then trained
-from three seeds and tested; a run of half the length shows how far training has converged.
+pyramid and two heads. Each kind of detector has a learning rate of its own, the best on validation images at half
+length: the grid grows by factors of two until its best value is not at an edge. At full length, each is then trained
+from three seeds and tested; a run of twice the length shows how far training has converged.
 
 Four datasets differ in their imbalance, the number of background anchors for each matched anchor. `scenes` has 1–6 toys
 of nine classes in an image. `few` and `crowd` are made here, from a seed: 1 or 16 small toys, cut out of `objects` by
@@ -35,11 +35,11 @@ KINDS = [  # loss, prior, levels
     ("focal", 0.01, "one"),
     ("cross-entropy", 0.5, "three"),
 ]
-DATASETS = {  # how many of KINDS; side of the images, basic anchors; steps to choose a learning rate, and in full
-    "scenes": {"kinds": 4, "input_size": 160, "anchor_sizes": (20, 40, 80), "choose": 600, "steps": 2400},
-    "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "choose": 400, "steps": 800},
-    "raccoon": {"kinds": 3, "input_size": 160, "anchor_sizes": (32, 64, 128), "choose": 200, "steps": 400},
-    "crowd": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "choose": 400, "steps": 800},
+DATASETS = {  # how many of KINDS; side of the images in pixels; basic anchors; steps
+    "scenes": {"kinds": 4, "input_size": 160, "anchor_sizes": (20, 40, 80), "steps": 1200},
+    "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 800},
+    "raccoon": {"kinds": 3, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 400},
+    "crowd": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 800},
 }
 FIRST_RATE, BATCH_SIZE = 1e-3, 8
 PASTED = {"few": 1, "crowd": 16}  # toys in an image
@@ -317,24 +317,22 @@ def kinds(name, first=None):
 def next_run(kind, seeds, rows):
     """Say what is to be measured next of a kind, or None.
 
-    First learning rates, until the best has been compared with its neighbours; with it, a run of half the length, which
-    shows whether training has converged; then the seeds.
+    First learning rates at half length, until the best has been compared with its neighbours; with it the seeds at full
+    length; then one run of twice the length, which shows how far training has converged.
     """
-    wanted = DATASETS[kind["data"]]
+    steps = DATASETS[kind["data"]]["steps"]
     measured = [row for row in rows if kind.items() <= row.items()]
     val = kind | {"split": "val", "seed": 0}
     choices = {
-        row["learning_rate"]: row["AP50"]
-        for row in measured
-        if row["split"] == "val" and row["steps"] == wanted["choose"]
+        row["learning_rate"]: row["AP50"] for row in measured if row["split"] == "val" and row["steps"] == steps // 2
     }
     best = max(choices, key=choices.get) if choices else None
     for rate in [FIRST_RATE] if best is None else [best / 2, best * 2]:
         if rate not in choices:
-            return val | {"steps": wanted["choose"], "learning_rate": rate}
-    runs = [val | {"steps": wanted["steps"] // 2, "learning_rate": best}]
-    test = kind | {"split": "test", "steps": wanted["steps"], "learning_rate": best}
-    runs += [test | {"seed": seed} for seed in range(seeds)]
+            return val | {"steps": steps // 2, "learning_rate": rate}
+    test = kind | {"split": "test", "steps": steps, "learning_rate": best}
+    runs = [test | {"seed": seed} for seed in range(seeds)]
+    runs += [val | {"steps": 2 * steps, "learning_rate": best}]
     return next((run for run in runs if not any(run.items() <= row.items() for row in measured)), None)
 
 
