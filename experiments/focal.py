@@ -37,9 +37,9 @@ KINDS = [  # loss, prior, levels
 ]
 DATASETS = {  # how many of KINDS; side of the images in pixels; basic anchors; steps
     "scenes": {"kinds": 4, "input_size": 160, "anchor_sizes": (20, 40, 80), "steps": 1200},
-    "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 800},
-    "raccoon": {"kinds": 3, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 400},
-    "crowd": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 800},
+    "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
+    "raccoon": {"kinds": 3, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 300},
+    "crowd": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
 }
 FIRST_RATE, BATCH_SIZE = 1e-3, 8
 PASTED = {"few": 1, "crowd": 16}  # toys in an image
@@ -314,11 +314,11 @@ def kinds(name, first=None):
     ]
 
 
-def next_run(kind, seeds, rows):
+def next_run(kind, seeds, rows, twice=False):
     """Say what is to be measured next of a kind, or None.
 
     First learning rates at half length, until the best has been compared with its neighbours; with it the seeds at full
-    length; then one run of twice the length, which shows how far training has converged.
+    length; with `twice`, also one run of twice the length, which shows how far training has converged.
     """
     steps = DATASETS[kind["data"]]["steps"]
     measured = [row for row in rows if kind.items() <= row.items()]
@@ -332,7 +332,7 @@ def next_run(kind, seeds, rows):
             return val | {"steps": steps // 2, "learning_rate": rate}
     test = kind | {"split": "test", "steps": steps, "learning_rate": best}
     runs = [test | {"seed": seed} for seed in range(seeds)]
-    runs += [val | {"steps": 2 * steps, "learning_rate": best}]
+    runs += [val | {"steps": 2 * steps, "learning_rate": best}] if twice else []
     return next((run for run in runs if not any(run.items() <= row.items() for row in measured)), None)
 
 
@@ -341,6 +341,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin nothing new after so many")
     parser.add_argument("--data", nargs="*", choices=list(DATASETS), default=list(DATASETS))
+    parser.add_argument("--once", action="store_true", help="leave out the runs of twice the length")
     parser.add_argument("--kinds", type=int, help="only the first so many kinds of detector")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
@@ -352,7 +353,7 @@ def main():
     rows, datasets = known.get("rows", []), known.get("datasets", {})
     for name in options.data:
         for kind in kinds(name, options.kinds):
-            while time.monotonic() < end and (run := next_run(kind, options.seeds, rows)):
+            while time.monotonic() < end and (run := next_run(kind, options.seeds, rows, not options.once)):
                 try:
                     datasets[name] = datasets.get(name) or describe(name)
                 except data.DataUnavailable as error:
