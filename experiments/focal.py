@@ -1,6 +1,7 @@
 """Measure for the lesson on RetinaNet what the focal loss, the prior and the pyramid are worth, trained to convergence.
 
     CVLAB_DATA=… python -m experiments.focal    # an hour on two CPU cores; resumable; writes results/focal.json
+    python -m experiments.focal --twice         # and runs of twice the length, which show how far it has converged
     python -m experiments.focal --minutes 7     # a part of it; the next call continues
 
 The lesson's detector: a frozen backbone with ImageNet weights, whose feature maps are computed once, and above it a
@@ -341,7 +342,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=np.inf, help="begin nothing new after so many")
     parser.add_argument("--data", nargs="*", choices=list(DATASETS), default=list(DATASETS))
-    parser.add_argument("--once", action="store_true", help="leave out the runs of twice the length")
+    parser.add_argument("--twice", action="store_true", help="also run each kind once at twice the length")
     parser.add_argument("--kinds", type=int, help="only the first so many kinds of detector")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
@@ -353,7 +354,7 @@ def main():
     rows, datasets = known.get("rows", []), known.get("datasets", {})
     for name in options.data:
         for kind in kinds(name, options.kinds):
-            while time.monotonic() < end and (run := next_run(kind, options.seeds, rows, not options.once)):
+            while time.monotonic() < end and (run := next_run(kind, options.seeds, rows, options.twice)):
                 try:
                     datasets[name] = datasets.get(name) or describe(name)
                 except data.DataUnavailable as error:
