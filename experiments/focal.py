@@ -9,10 +9,12 @@ pyramid and two heads. Each kind of detector has a learning rate of its own, the
 length: the grid grows by factors of two until its best value is not at an edge. At full length, each is then trained
 from three seeds and tested; a run of twice the length shows how far training has converged.
 
-Four datasets differ in their imbalance, the number of background anchors for each matched anchor. `scenes` has 1–6 toys
-of nine classes in an image. `few` and `crowd` are made here, from a seed: 1 or 16 small toys, cut out of `objects` by
-their exact masks and pasted onto floors and walls cut out of `scenes`. They have one class, "toy", so that the scores
-measure detection, and not which toy it is. `raccoon` has photographs (measured where CVLAB_DATA has raccoon.zip).
+Four datasets differ in their imbalance, the number of background anchors for each matched anchor, and in how easy the
+background is. `scenes` has 1–6 toys of nine classes in an image. `few` and `search` are made here, from a seed: toys
+are cut out of `objects` by their exact masks, and pasted, small, onto floors and walls cut out of `scenes`. In `few`
+there is one toy in an image, and all toys are of one class, so that the scores measure detection alone. In `search`
+there are sixteen, but only one of them, a car, counts; the others are background that resembles it. `raccoon` has
+photographs (measured where CVLAB_DATA has raccoon.zip).
 """
 
 import argparse
@@ -40,10 +42,10 @@ DATASETS = {  # how many of KINDS; side of the images in pixels; basic anchors; 
     "scenes": {"kinds": 4, "input_size": 160, "anchor_sizes": (20, 40, 80), "steps": 1200},
     "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
     "raccoon": {"kinds": 3, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 300},
-    "crowd": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
+    "search": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
 }
 FIRST_RATE, BATCH_SIZE = 1e-3, 8
-PASTED = {"few": 1, "crowd": 16}  # toys in an image
+PASTED = {"few": (1, None), "search": (16, "car")}  # toys in an image, and the class of the one that counts; None: any
 COUNTS = {"train": 500, "val": 100, "test": 200}  # images made
 TOY_SIZES = (16, 48)  # longest side of a pasted toy in pixels, drawn evenly on a logarithmic scale
 
@@ -57,7 +59,7 @@ def split(name, part):
     """Load "train", "val" or "test" of a dataset as (images (N, S, S, 3) uint8, boxes, labels, class_names)."""
     side = DATASETS[name]["input_size"]
     if name in PASTED:
-        return paste(part, PASTED[name], side)
+        return paste(part, *PASTED[name], side)
     if name == "raccoon":  # it has no test images: a fifth of `train` serves for choices, and `val` is the test
         loaded = data.load("raccoon", "val" if part == "test" else "train", size=side)
         if part != "test":
@@ -67,15 +69,20 @@ def split(name, part):
     return loaded.images, loaded.boxes, loaded.labels, loaded.class_names
 
 
-def paste(part, number, side, seed=0):
-    """Make images with `number` small toys each; toys may touch, but hide at most a fifth of each other's boxes."""
+def paste(part, number, wanted, side, seed=0):
+    """Make images with `number` small toys each, which hide at most a fifth of each other's boxes.
+
+    With `wanted`, a class, exactly one toy in each image is of it, and it alone has a box.
+    """
     toys, scenes = data.load("objects", part), data.load("scenes", part)
     generator = np.random.default_rng([seed, number, len(part)])
+    is_wanted = toys.labels == toys.class_names.index(wanted) if wanted else np.ones(len(toys), bool)
     images, true_boxes = [], []
     for _ in range(COUNTS[part]):
         image, placed = background(scenes, side, generator), np.empty((0, 4), np.float32)
         while len(placed) < number:
-            toy, cover = cut_out(toys, generator)
+            candidates = np.flatnonzero(is_wanted if len(placed) == 0 else ~is_wanted)
+            toy, cover = cut_out(toys, generator.choice(candidates), generator)
             height, width = cover.shape[:2]
             left, top = generator.integers(0, (side - width + 1, side - height + 1))
             box = np.float32([[left, top, left + width, top + height]])
@@ -85,8 +92,8 @@ def paste(part, number, side, seed=0):
             window[:] = np.rint(window * (1 - cover) + toy * cover)
             placed = np.concatenate([placed, box])
         images.append(image)
-        true_boxes.append(placed)
-    return np.stack(images), true_boxes, [np.zeros(number, np.int64)] * len(images), ("toy",)
+        true_boxes.append(placed[:1])
+    return np.stack(images), true_boxes, [np.zeros(1, np.int64)] * len(images), (wanted or "toy",)
 
 
 def overlap(box, others):
@@ -106,9 +113,8 @@ def background(scenes, side, generator):
             return cv2.resize(scenes.images[k][window], (side, side), interpolation=cv2.INTER_CUBIC)
 
 
-def cut_out(toys, generator):
-    """Draw a toy, small: pixels (h, w, 3) float32, 0–255, and how much of each it covers (h, w, 1), 0–1."""
-    k = generator.integers(len(toys))
+def cut_out(toys, k, generator):
+    """Cut out a toy, small: pixels (h, w, 3) float32, 0–255, and how much of each it covers (h, w, 1), 0–1."""
     x_min, y_min, x_max, y_max = toys.boxes[k].round().astype(int)
     window = np.s_[y_min:y_max, x_min:x_max]
     toy, mask = toys.images[k][window].astype(np.float32), toys.masks[k][window].astype(np.float32)
