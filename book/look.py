@@ -219,18 +219,20 @@ def draw():
         ' hidden></div><p class="cv-help" data-part="help" data-live hidden>Click on the image, or choose.</p>'
         '<p class="cv-verdict" data-part="verdict" aria-live="polite"></p>'
         '<div class="cv-result" data-part="result" hidden>'
-        '<div class="cv-buttons" role="group" aria-label="Network"><button type="button" data-when="before">Before mending'
-        '</button><button type="button" data-when="after">After mending</button></div>'
+        '<div class="cv-buttons" role="group" aria-label="Network">'
+        '<button type="button" data-when="before">Before mending</button>'
+        '<button type="button" data-when="after">After mending</button></div>'
         '<dl class="cv-tiles" style="--columns:2"><div><dt>of its map inside the outline</dt>'
         '<dd data-part="share"></dd></div><div><dt>its probability of <span data-part="target"></span></dt>'
         '<dd data-part="probability"></dd></div></dl>'
-        '<div><div class="cv-meter" aria-hidden="true"><span data-part="bar"></span><span data-part="mark"></span></div>'
+        '<div><div class="cv-meter" aria-hidden="true">'
+        '<span data-part="bar"></span><span data-part="mark"></span></div>'
         '<p class="cv-help">The line marks what chance gives: the outline takes <span data-part="area"></span> of the'
         ' image.</p></div><p data-part="told" aria-live="polite"></p></div></div></div>'
         "<figcaption>Choose what a network should look at; then see what it did look at, before and after its data was "
         'mended. The maps of the car are <a href="chapters/week4/saliency.html">SmoothGrad</a>, those of the dog and '
-        'the cat <a href="chapters/week4/cam.html">class activation maps</a>. Three images prove nothing: these lessons '
-        "measure whole test splits.</figcaption>"
+        'the cat <a href="chapters/week4/cam.html">class activation maps</a>. Three images prove nothing: these '
+        "lessons measure whole test splits.</figcaption>"
         f'<script type="application/json">{told}</script><script>{script()}</script></figure>'
     )
     return page.Shown(content, "What should a network look at?")
