@@ -85,13 +85,16 @@ function start(figure) {
       draw();
     });
   });
-  // The other frames come when the reader first comes to the figure.
-  ["pointerenter", "focusin"].forEach((type) => figure.addEventListener(type, () => {
-    examples.forEach((example) => [example.image, example.before.map, example.after.map].forEach((frame) => {
-      if (!frame.startsWith("data:")) new Image().src = frame;
-    }));
-  }, { once: true }));
-  figure.classList.add("cv-live");
+  // The frames of an image come as the reader comes near: to the figure for the first one, to their buttons for others.
+  function fetchOnce(place, example) {
+    ["pointerenter", "focusin"].forEach((type) => place.addEventListener(type, () => {
+      [example.image, example.before.map, example.after.map].forEach((frame) => {
+        if (!frame.startsWith("data:")) new Image().src = frame;
+      });
+    }, { once: true }));
+  }
+  fetchOnce(figure, shown);
+  figure.querySelectorAll("[data-example]").forEach((button) => fetchOnce(button, examples[button.dataset.example]));
   figure.querySelectorAll("[data-live]").forEach((element) => { element.hidden = false; });
   part("still").remove();
   open(shown);

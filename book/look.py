@@ -23,6 +23,7 @@ from cvlab import data, interact, metrics, page, show
 SCRIPT = Path(__file__).with_name("look.js")
 SIDE = 640  # pixels of the image
 SHOWN = SIDE // 2  # CSS pixels that it takes in the page, so that it is sharp at two device pixels each
+QUALITY = 70  # of the image as WebP
 MAP_SIDE = 320  # pixels of a map, which is smooth
 OPACITY = 0.6  # of a map over its image
 
@@ -257,7 +258,9 @@ def thumbnail(example):
 
 def source(image):
     """Give an image, (H, W, 3) uint8, as the address of an `<img>`: WebP within the page."""
-    return "data:image/webp;base64," + base64.b64encode(page.webp(image, lossless=False)).decode()
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", quality=QUALITY, method=6)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def outline(mask):

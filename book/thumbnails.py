@@ -23,7 +23,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 SIDE = 96  # CSS pixels
-QUALITY = 60
+QUALITY = 50
 FIGURE = re.compile(r'<figure class="cv-figure[^"]*" id="fig-(?P<name>[^"]+)".*?</figure>', re.S)
 IMAGE = re.compile(r'<img[^>]* src="data:image/(?:webp|png|jpeg);base64,([^"]+)"')
 logger = logging.getLogger(__name__)
