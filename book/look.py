@@ -139,7 +139,7 @@ def examples():
         ),
         Example(
             cat,
-            "One-eyed cat",
+            "Cat",
             "cat",
             ASKED,
             ANIMAL,

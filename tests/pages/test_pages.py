@@ -319,8 +319,8 @@ def chosen(figure):
 @both_ways
 @landing_page
 def test_the_landing_figure_asks_first_and_shows_what_was_looked_at_by_keyboard(visit, name, disk):
-    page = visit(name, disk=disk).page
-    figure = page.locator(".cv-look")
+    seen = visit(name, disk=disk)
+    figure = seen.page.locator(".cv-look")
     expected = [look.describe(example) for example in look.examples()]
     for button, example in zip(figure.locator("[data-example]").all(), expected, strict=True):
         button.press("Enter")
@@ -341,6 +341,8 @@ def test_the_landing_figure_asks_first_and_shows_what_was_looked_at_by_keyboard(
             assert (share, probability) == (example[when]["share"], example[when]["probability"])
             assert figure.locator("[data-part=map]").get_attribute("alt") == example[when]["alt"]
         assert len(maps) == 2
+    seen.page.wait_for_load_state("networkidle")
+    assert sum(weights(seen).values()) <= LANDING, "all frames of the figure are among it"
 
 
 @landing_page
