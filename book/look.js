@@ -43,6 +43,7 @@ function start(figure) {
     part("result").hidden = answer === null;
     part("help").hidden = answer !== null;
     part("verdict").textContent = "";
+    part("told").textContent = "";
     if (answer === null) return;
     path(shown.outline, "cv-halo");
     path(shown.outline, "cv-outline");

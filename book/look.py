@@ -24,8 +24,8 @@ SCRIPT = Path(__file__).with_name("look.js")
 SIDE = 640  # pixels of the image
 SHOWN = SIDE // 2  # CSS pixels that it takes in the page, so that it is sharp at two device pixels each
 QUALITY = 70  # of the image as WebP
-MAP_SIDE = 320  # pixels of a map, which is smooth
-OPACITY = 0.6  # of a map over its image
+MAP_SIDE = 160  # pixels of a map, which is smooth
+OPACITY = 0.3, 0.9  # of a map over its image, where it is 0 and where it is greatest
 
 
 @dataclasses.dataclass
@@ -90,16 +90,9 @@ class Example:
         return {"map": heat, "share": float(inside[0]), "probability": measured["probability"]}
 
 
-CAR = {"the car": "toy", "the floor": "elsewhere"}
-ANIMAL = {
-    "its eyes": "eye",
-    "its ears": "ear",
-    "its snout": "snout",
-    "its tail": "tail",
-    "its body": "body",
-    "the background": "elsewhere",
-}
-FEATURES = ("its eyes", "its ears", "its snout", "its tail")
+CAR = {"car": "toy", "floor": "elsewhere"}
+ANIMAL = {"eyes": "eye", "ears": "ear", "snout": "snout", "tail": "tail", "body": "body", "background": "elsewhere"}
+FEATURES = ("eyes", "ears", "snout", "tail")
 FRONT = "It had learned from cats and dogs seen from the front, which differed in their eyes alone."
 ALL_SIDES = "It learned from cats and dogs seen from all sides too, which also differ in ears, snout and tail."
 ASKED = "A network tells cats from dogs. What should it look at here?"
@@ -116,7 +109,7 @@ def examples():
             "car",
             "A network tells cars from other toys. What should it look at here?",
             CAR,
-            ("the car",),
+            ("car",),
             "Yes: a car is a car, whatever it stands on.",
             "The floor does not make it a car. Only the car does.",
             {
@@ -164,7 +157,7 @@ def describe(example):
         peak = next(region for region, mask in example.masks(small).items() if mask[place])
         networks[when] = {
             "map": source(colours(measured["map"])),
-            "alt": f"What the network looked at {when} its data was mended: most at {peak}",
+            "alt": f"What the network looked at {when} its data was mended: most at the {peak}",
             "share": percent(measured["share"]),
             "width": round(100 * measured["share"], 1),
             "probability": f"{measured['probability']:.2f}",
@@ -207,29 +200,28 @@ def draw():
     )
     content = (
         f'<figure class="cv-figure cv-interact cv-look" id="fig-look"><style>{interact.style()}</style>'
-        f'<div class="cv-panel"><div class="cv-stage" style="max-width:{SHOWN}px">'
+        f'<div class="cv-panel"><div class="cv-seen"><div class="cv-stage" style="max-width:{SHOWN}px">'
         f'<img data-part="image" alt="{html.escape(first["alt"])}" {size} src="{first["image"]}">'
-        f'<img data-part="map" class="cv-map" alt="{html.escape(before["alt"])}" {size} src="{before["map"]}"'
-        f' style="opacity:{OPACITY}">'
+        f'<img data-part="map" class="cv-map" alt="{html.escape(before["alt"])}" {size} src="{before["map"]}">'
         f'<svg class="cv-layer" data-part="layer" viewBox="0 0 {SIDE} {SIDE}" aria-hidden="true">'
         f'<path class="cv-halo" d="{first["outline"]}"/><path class="cv-outline" d="{first["outline"]}"/></svg></div>'
+        '<div class="cv-result" data-part="result" hidden>'
+        '<div class="cv-buttons" role="group" aria-label="Network">'
+        '<button type="button" data-when="before">Before mending</button>'
+        '<button type="button" data-when="after">After mending</button></div>'
+        '<dl class="cv-tiles" style="--columns:2"><div><dt>Map inside the outline</dt><dd data-part="share"></dd></div>'
+        '<div><dt>Probability of <em data-part="target"></em></dt><dd data-part="probability"></dd></div></dl>'
+        '<div class="cv-meter" aria-hidden="true">'
+        '<span data-part="bar"></span><span data-part="mark"></span></div>'
+        '<p class="cv-help">The outline takes <span data-part="area"></span> of the image (the line): so much of a map '
+        "would lie inside it by chance.</p></div></div>"
         f'<div class="cv-side"><p data-part="still">{html.escape(still)}</p>'
         f'<div class="cv-buttons cv-examples" role="group" aria-label="Image" data-live hidden>{buttons}</div>'
         '<p class="cv-question" data-part="question" id="look-question" data-live hidden></p>'
         '<div class="cv-buttons cv-answers" role="group" aria-labelledby="look-question" data-part="answers" data-live'
         ' hidden></div><p class="cv-help" data-part="help" data-live hidden>Click on the image, or choose.</p>'
-        '<p class="cv-verdict" data-part="verdict" aria-live="polite"></p>'
-        '<div class="cv-result" data-part="result" hidden>'
-        '<div class="cv-buttons" role="group" aria-label="Network">'
-        '<button type="button" data-when="before">Before mending</button>'
-        '<button type="button" data-when="after">After mending</button></div>'
-        '<dl class="cv-tiles" style="--columns:2"><div><dt>of its map inside the outline</dt>'
-        '<dd data-part="share"></dd></div><div><dt>its probability of <span data-part="target"></span></dt>'
-        '<dd data-part="probability"></dd></div></dl>'
-        '<div><div class="cv-meter" aria-hidden="true">'
-        '<span data-part="bar"></span><span data-part="mark"></span></div>'
-        '<p class="cv-help">The line marks what chance gives: the outline takes <span data-part="area"></span> of the'
-        ' image.</p></div><p data-part="told" aria-live="polite"></p></div></div></div>'
+        '<div aria-live="polite"><p class="cv-verdict" data-part="verdict"></p><p data-part="told"></p></div>'
+        "</div></div>"
         "<figcaption>Choose what a network should look at; then see what it did look at, before and after its data was "
         'mended. The maps of the car are <a href="chapters/week4/saliency.html">SmoothGrad</a>, those of the dog and '
         'the cat <a href="chapters/week4/cam.html">class activation maps</a>. Three images prove nothing: these '
@@ -247,8 +239,10 @@ def script():
 
 
 def colours(heat):
-    """Colour a map, (H, W) uint8, as the lessons do → (320, 320, 3) uint8, interpolated linearly."""
-    return show.heat(cv2.resize(heat, (MAP_SIDE, MAP_SIDE)), low=0, high=255)
+    """Colour a map, (H, W) uint8, as the lessons do → (160, 160, 4) uint8, interpolated; low values hide less."""
+    smooth = cv2.resize(heat, (MAP_SIDE, MAP_SIDE))
+    opacity = np.interp(smooth, (0, 255), np.multiply(OPACITY, 255)).round().astype("uint8")
+    return np.dstack([show.heat(smooth, low=0, high=255), opacity])
 
 
 def thumbnail(example):
@@ -257,9 +251,9 @@ def thumbnail(example):
 
 
 def source(image):
-    """Give an image, (H, W, 3) uint8, as the address of an `<img>`: WebP within the page."""
+    """Give an image, (H, W, 3 or 4) uint8, as the address of an `<img>`: WebP within the page."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", quality=QUALITY, method=6)
+    Image.fromarray(image).save(file, "WEBP", quality=QUALITY, alpha_quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
