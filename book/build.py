@@ -278,10 +278,13 @@ def render():
     """
     digest = hashlib.sha256(clone())
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    code = [
-        *sorted(ROOT.glob("cvlab/**/*.py")),
-        *sorted(ROOT.glob("book/*.py")),
-    ]  # for the figures that are drawn anew
+    drawn = (
+        "cvlab/**/*.py",
+        "book/*.py",
+        "book/*.js",
+        "experiments/results/landing.json",
+    )  # for the figures drawn anew
+    code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]
     others = ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock")
     for path in [*sources, *code, *(ROOT / name for name in others)]:
         digest.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())

@@ -8,6 +8,7 @@ what the text says, has the tag "hide-input" and folds as well, under the cell's
 """
 
 import ast
+import collections
 import sys
 from pathlib import Path
 
@@ -38,15 +39,20 @@ def kind(source: str, tags=()) -> str:
         return "quiz"
     if "exercise" in calls:
         return "exercise"
-    counted = dict.fromkeys(("check", "figure", "method"), 0)
-    for name, lines in counted_lines(source, statements):
-        counted[name] += lines
-    total = sum(counted.values())
+    counted, total = count(source, statements)
     if counted["check"] and counted["check"] >= MOST * total:
         return "check"
     if counted["check"] + counted["figure"] > MOST * total:
         return "figure"
     return "aside" if "hide-input" in tags else "method"
+
+
+def count(source, statements):
+    """Count the lines of statements by what they are for: {"method": …, "figure": …, "check": …}, and all of them."""
+    counted = dict.fromkeys(("method", "figure", "check"), 0)
+    for name, lines in counted_lines(source, statements):
+        counted[name] += lines
+    return counted, sum(counted.values())
 
 
 def counted_lines(source, statements):
@@ -86,15 +92,14 @@ def lengths(source, statements):
 
 def visible(notebook):
     """Count the lines of code that a page shows: {"method": …, "figure": …, "check": …}, and the longest cell's."""
-    counted, longest = {"method": 0, "figure": 0, "check": 0}, 0
+    counted, longest = collections.Counter(method=0, figure=0, check=0), 0
     for cell in notebook.cells:
         if cell.cell_type != "code" or kind(cell.source, cell.metadata.get("tags", ())) != "method":
             continue
-        each = list(counted_lines(cell.source, ast.parse(cell.source).body))
-        longest = max(longest, sum(lines for _, lines in each))
-        for name, lines in each:
-            counted[name] += lines
-    return counted, longest
+        of_cell, total = count(cell.source, ast.parse(cell.source).body)
+        longest = max(longest, total)
+        counted.update(of_cell)
+    return dict(counted), longest
 
 
 def main():

@@ -8,6 +8,7 @@ GitHub pages of the clone's origin.
 
 import io
 import os
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -24,6 +25,7 @@ CARD, CARD_SIZE = "_static/card.png", (1200, 630)
 CARD_TEXT = (
     "A toy scene with boxes around its toys, beside the title: Advanced Computer Vision, an interactive textbook"
 )
+TITLE = re.compile(r"<title>.*?</title>", re.S)
 LOST = """<h1>This page does not exist</h1>
 <p>The address may be mistyped, or the page may have moved. The
 <a href="intro.html">first page of the book</a> lists all lessons; the <a href="search.html">search</a> finds words in
@@ -92,6 +94,8 @@ def finish(app, error):
         return
     pages, base = Path(app.outdir), app.config.html_baseurl
     root = pages / f"{app.config.root_doc}.html"
+    text = root.read_text(encoding="utf-8")  # the theme puts the book's title behind that of each page
+    root.write_text(TITLE.sub(rf"<title>{escape(app.config.html_title)}</title>", text, count=1), encoding="utf-8")
     shutil.copyfile(root, pages / "index.html")
     lost = pages / "404.html"  # a server shows it under any address, so that it has to say where it lies
     text = lost.read_text(encoding="utf-8")

@@ -30,7 +30,7 @@ def finish(app, error):
 
 def join_styles(pages):
     """Put one style sheet in the place of the many that the pages name."""
-    folder, joined = pages / "_static", {}
+    folder, joined, used = pages / "_static", {}, set()
     for page in sorted(pages.glob("**/*.html")):
         text = page.read_text(encoding="utf-8")
         found = [(page.parent / link["address"]).resolve() for link in LINK.finditer(text)]
@@ -38,20 +38,21 @@ def join_styles(pages):
             continue
         sheets = tuple(found)
         if sheets not in joined:
-            joined[sheets] = write_sheet("\n".join(read(sheet, folder) for sheet in sheets), pages)
+            joined[sheets] = write_sheet("\n".join(read(sheet, folder, used) for sheet in sheets), pages)
         address = os.path.relpath(joined[sheets], page.parent).replace(os.sep, "/")
         first = LINK.search(text).start()
         text = text[:first] + f'<link rel="stylesheet" href="{address}" />\n' + LINK.sub("", text[first:])
         page.write_text(text, encoding="utf-8")
-    for sheet in {sheet for sheets in joined for sheet in sheets}:
+    for sheet in used:
         sheet.unlink()
         sheet.with_suffix(".css.map").unlink(missing_ok=True)
 
 
-def read(sheet, folder):
-    """Read a style sheet with those that it imports, its addresses turned to `folder`."""
+def read(sheet, folder, used):
+    """Read a style sheet with those that it imports, its addresses turned to `folder`; add all of them to `used`."""
+    used.add(sheet)
     text = sheet.read_text(encoding="utf-8")
-    text = IMPORT.sub(lambda found: read((sheet.parent / found["address"]).resolve(), folder), text)
+    text = IMPORT.sub(lambda found: read((sheet.parent / found["address"]).resolve(), folder, used), text)
 
     def turned(found):
         place = (sheet.parent / found["address"]).resolve()

@@ -43,9 +43,9 @@ def figure(name):
 
 def write_book(root, one=ONE, remote=None):
     """Write a book of two lessons, with the real book's configuration and extension, into a clone."""
-    for name in ("lesson_pages.py", "pictures.py", "folding.py", "cells.py", "image_files.py"):
+    for name in ("lesson_pages", "pictures", "look", "thumbnails", "folding", "cells", "image_files"):
         (root / "book").mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "book" / name, root / "book")
+        shutil.copy(ROOT / "book" / f"{name}.py", root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
     config = re.sub(
         r".*(offline_pages|formulas|sharing|styles|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config

@@ -64,3 +64,7 @@ def test_rules_that_nobody_asks_for_are_gone_and_the_others_keep_their_order(pag
 
 def test_addresses_lead_to_the_same_files(pages):
     assert 'url("fonts/serif.woff2")' in sheet(pages).read_text(encoding="utf-8")
+
+
+def test_no_other_sheet_is_left_behind(pages):
+    assert [path.name for path in pages.rglob("*.css")] == [sheet(pages).name]
