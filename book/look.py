@@ -23,7 +23,7 @@ from cvlab import data, interact, metrics, page, show
 SCRIPT = Path(__file__).with_name("look.js")
 SIDE = 640  # pixels of the image
 SHOWN = SIDE // 2  # CSS pixels that it takes in the page, so that it is sharp at two device pixels each
-QUALITY = 70  # of the image as WebP
+QUALITY = 62  # of the image as WebP
 MAP_SIDE = 160  # pixels of a map, which is smooth
 OPACITY = 0.3, 0.9  # of a map over its image, where it is 0 and where it is greatest
 
