@@ -5,8 +5,8 @@
     :image: 1
     ```
 
-It is a square from the middle of the figure's image (by default the first one of the first figure that has one). It says
-nothing that the card's text doesn't, so it has an empty alt text.
+It is a square from the middle of the figure's image, by default the first one of the first figure that has one. It
+says nothing that the card's text doesn't, so it has an empty alt text.
 """
 
 import base64
