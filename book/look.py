@@ -23,7 +23,7 @@ from cvlab import data, interact, metrics, page, show
 SCRIPT = Path(__file__).with_name("look.js")
 SIDE = 640  # pixels of the image
 SHOWN = SIDE // 2  # CSS pixels that it takes in the page, so that it is sharp at two device pixels each
-QUALITY = 70  # of the image as WebP
+QUALITY = 62  # of the image as WebP
 MAP_SIDE = 160  # pixels of a map, which is smooth
 OPACITY = 0.3, 0.9  # of a map over its image, where it is 0 and where it is greatest
 
@@ -188,7 +188,8 @@ def draw():
     size = f'width="{SHOWN}" height="{SHOWN}"'
     buttons = "".join(
         f'<button type="button" data-example="{k}" aria-pressed="{str(k == 0).lower()}">'
-        f'<img alt="" width="40" height="40" src="{source(thumbnail(example))}">{html.escape(example.name)}</button>'
+        f'<img class="dark-light" alt="" width="40" height="40" src="{source(thumbnail(example))}">'
+        f"{html.escape(example.name)}</button>"
         for k, example in enumerate(chosen)
     )
     told = json.dumps(described, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -201,8 +202,9 @@ def draw():
     content = (
         f'<figure class="cv-figure cv-interact cv-look" id="fig-look"><style>{interact.style()}</style>'
         f'<div class="cv-panel"><div class="cv-seen"><div class="cv-stage" style="max-width:{SHOWN}px">'
-        f'<img data-part="image" alt="{html.escape(first["alt"])}" {size} src="{first["image"]}">'
-        f'<img data-part="map" class="cv-map" alt="{html.escape(before["alt"])}" {size} src="{before["map"]}">'
+        f'<img data-part="image" class="dark-light" alt="{html.escape(first["alt"])}" {size} src="{first["image"]}">'
+        f'<img data-part="map" class="cv-map dark-light" alt="{html.escape(before["alt"])}" {size}'
+        f' src="{before["map"]}">'
         f'<svg class="cv-layer" data-part="layer" viewBox="0 0 {SIDE} {SIDE}" aria-hidden="true">'
         f'<path class="cv-halo" d="{first["outline"]}"/><path class="cv-outline" d="{first["outline"]}"/></svg></div>'
         '<div class="cv-result" data-part="result" hidden>'

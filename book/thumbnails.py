@@ -5,9 +5,8 @@
     :image: 1
     ```
 
-It is a square from the middle of the figure's image (by default the first one of the first figure that has one).
-Instead of a lesson, an image of the book may be named. The thumbnail says nothing that the card's text doesn't, so it
-has an empty alt text.
+It is a square from the middle of the figure's image, by default the first one of the first figure that has one. It
+says nothing that the card's text doesn't, so it has an empty alt text.
 """
 
 import base64
@@ -35,14 +34,10 @@ class Thumbnail(SphinxDirective):
 
     def run(self):
         name = self.arguments[0]
-        notebook = Path(self.env.srcdir, f"{name}.ipynb")
-        path = notebook if notebook.exists() else Path(self.env.srcdir, name)
-        self.env.note_dependency(str(path))
+        lesson = Path(self.env.srcdir, f"{name}.ipynb")
+        self.env.note_dependency(str(lesson))
         try:
-            if path == notebook:
-                image = figure_image(nbformat.read(path, 4), self.options.get("figure"), self.options.get("image", 0))
-            else:
-                image = Image.open(path)
+            image = figure_image(nbformat.read(lesson, 4), self.options.get("figure"), self.options.get("image", 0))
         except (OSError, ValueError) as error:
             logger.warning("thumbnail of %s: %s", name, error, location=self.get_location())
             return []
