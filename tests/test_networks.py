@@ -205,7 +205,8 @@ def test_opening_a_model_leaves_no_trace_in_it_or_in_the_names_of_later_layers(i
 
     def names_of_the_next():
         x = keras.Input((*SIDE, 3))
-        return [layer.name for layer in keras.Model(x, layers.Dense(1)(layers.Conv2D(1, 1)(x))).layers]
+        model = keras.Model(x, layers.Dense(1)(layers.Conv2D(1, 1)(x)))
+        return [model.name, *(layer.name for layer in model.layers)]
 
     build()
     expected = names_of_the_next()
