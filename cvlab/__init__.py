@@ -19,6 +19,7 @@ __all__ = [
     "networks",
     "page",
     "propose",
+    "rcnn",
     "readers",
     "requirements",
     "retinanet",
