@@ -23,6 +23,7 @@ __all__ = [
     "readers",
     "requirements",
     "retinanet",
+    "roi",
     "run",
     "segment",
     "show",

@@ -11,6 +11,7 @@ steps.
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -60,8 +61,9 @@ class Scenes:
         """Give an array from the folder, or compute it and keep it there."""
         file = self.folder / f"{name}.npy"
         if not file.exists():
-            np.save(file.with_suffix(".part.npy"), compute())
-            file.with_suffix(".part.npy").rename(file)
+            part = file.with_suffix(f".{os.getpid()}.npy")
+            np.save(part, compute())
+            part.rename(file)
         return np.load(file, mmap_mode="r")
 
     def proposals(self, split):
