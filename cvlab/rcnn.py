@@ -49,14 +49,14 @@ def warp(image: np.ndarray, proposals: np.ndarray, size: int = 96, context: floa
     """
     import cv2
 
-    image, own = check_image("warp", image), boxes.convert(proposals, "xyxy", "xyxy").reshape(-1, 4)
+    image, regions = check_image("warp", image), boxes.convert(proposals, "xyxy", "xyxy").reshape(-1, 4)
     context = round(size * 16 / 227) if context is None else context
     if not 0 <= 2 * context < size:
         raise ValueError(f"warp: context={context!r} with size={size!r}, expected 0 or more, and less than half of it")
-    if (empty := (own[:, :2] >= own[:, 2:]).any(1)).any():
-        raise ValueError(f"warp: proposals[{empty.argmax()}] = {own[empty][0].tolist()} has no area")
-    crops, outside = np.empty((len(own), size, size, 3), image.dtype), image.mean((0, 1)).tolist()
-    for crop, corner, sides in zip(crops, own[:, :2], own[:, 2:] - own[:, :2], strict=True):
+    if (empty := (regions[:, :2] >= regions[:, 2:]).any(1)).any():
+        raise ValueError(f"warp: proposals[{empty.argmax()}] = {regions[empty][0].tolist()} has no area")
+    crops, outside = np.empty((len(regions), size, size, 3), image.dtype), image.mean((0, 1)).tolist()
+    for crop, corner, sides in zip(crops, regions[:, :2], regions[:, 2:] - regions[:, :2], strict=True):
         scale = (size - 2 * context) / sides
         shift = context - corner * scale + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
         cv2.warpAffine(image, np.column_stack([np.diag(scale), shift]), (size, size), crop, borderValue=outside)
@@ -131,25 +131,25 @@ def examples(
             "expected as many of each, an entry an image"
         )
     generator, chosen, classes, offsets = np.random.default_rng(seed), [], [], []
-    for own, true, names in zip(proposals, true_boxes, labels, strict=True):
+    for proposed, true, names in zip(proposals, true_boxes, labels, strict=True):
         true, names = np.asarray(true, np.float32).reshape(-1, 4), np.asarray(names, int)
         if names.shape != (len(true),) or ((names < 0) | (names >= num_classes)).any():
             raise ValueError(
                 f"examples: labels {names.tolist()} for {len(true)} boxes, expected one a box, from 0 to "
                 f"{num_classes - 1}"
             )
-        every = np.concatenate([true, own])
-        overlap = boxes.iou(every, true) if len(true) else np.zeros((len(every), 1))
-        shown = generator.permutation(np.flatnonzero(overlap.max(1) >= positive))[: round(share * per_image)]
-        empty = generator.permutation(np.flatnonzero(overlap.max(1) < negative))[: per_image - len(shown)]
-        objects = overlap[shown].argmax(1)
-        chosen.append(every[np.concatenate([shown, empty])])
+        candidates = np.concatenate([true, proposed])
+        overlap = boxes.iou(candidates, true) if len(true) else np.zeros((len(candidates), 1))
+        with_object = generator.permutation(np.flatnonzero(overlap.max(1) >= positive))[: round(share * per_image)]
+        background = generator.permutation(np.flatnonzero(overlap.max(1) < negative))[: per_image - len(with_object)]
+        objects = overlap[with_object].argmax(1)
+        chosen.append(candidates[np.concatenate([with_object, background])])
         classes.append(np.zeros((len(chosen[-1]), num_classes), np.float32))
         offsets.append(np.zeros((len(chosen[-1]), 5), np.float32))
-        if len(shown):
-            classes[-1][np.arange(len(shown)), names[objects]] = 1
-            offsets[-1][: len(shown), :4] = boxes.encode(true[objects], every[shown], VARIANCES)
-            offsets[-1][: len(shown), 4] = 1
+        if len(with_object):
+            classes[-1][np.arange(len(with_object)), names[objects]] = 1
+            offsets[-1][: len(with_object), :4] = boxes.encode(true[objects], candidates[with_object], VARIANCES)
+            offsets[-1][: len(with_object), 4] = 1
     return chosen, {"class": np.concatenate(classes), "box": np.concatenate(offsets)}
 
 
@@ -160,17 +160,17 @@ def crop_features(
 
     Returns: an array (n, h, w, C) float16 an image, for `train_rcnn` and `detect` to take as `cached`.
     """
-    counts, every = [len(own) for own in proposals], np.concatenate(proposals)
-    owner, found = np.repeat(np.arange(len(images)), counts), []
-    for start in range(0, len(every), 8192):
+    counts, regions = [len(proposed) for proposed in proposals], np.concatenate(proposals)
+    image_index, features = np.repeat(np.arange(len(images)), counts), []
+    for start in range(0, len(regions), 8192):
         part = slice(start, start + 8192)
-        crops = _crops(images, owner[part], every[part], model.input.shape[1])
-        found.append(classify.features(model.layers[1], crops, progress=progress).astype(np.float16))
-    return np.split(np.concatenate(found), np.cumsum(counts)[:-1])
+        crops = _crops(images, image_index[part], regions[part], model.input.shape[1])
+        features.append(classify.features(model.layers[1], crops, progress=progress).astype(np.float16))
+    return np.split(np.concatenate(features), np.cumsum(counts)[:-1])
 
 
-def _crops(images, owner, every, size):
-    return np.concatenate([warp(images[i], box[None], size) for i, box in zip(owner, every, strict=True)])
+def _crops(images, image_index, regions, size):
+    return np.concatenate([warp(images[i], box[None], size) for i, box in zip(image_index, regions, strict=True)])
 
 
 def train_rcnn(
@@ -197,31 +197,33 @@ def train_rcnn(
     Returns:
         dict: "loss", a list of the loss of each step, and "seconds".
     """
-    began, counts = time.perf_counter(), [len(own) for own in chosen]
+    began, counts = time.perf_counter(), [len(proposed) for proposed in chosen]
     if sum(counts) != len(targets["box"]) or len(images) != len(counts):
         raise ValueError(
             f"train_rcnn: {len(images)} images, and {sum(counts)} boxes in {len(counts)} images with "
             f"{len(targets['box'])} targets; `examples` gives what fits"
         )
-    owner, every = np.repeat(np.arange(len(images)), counts), np.concatenate(chosen)
-    learning = model.layers[1].trainable
-    if not learning:
+    image_index, regions = np.repeat(np.arange(len(images)), counts), np.concatenate(chosen)
+    backbone_learns = model.layers[1].trainable
+    if not backbone_learns:
         cached = np.concatenate(crop_features(model, images, chosen, progress) if cached is None else cached)
 
     def draw(rows, generator):
-        inputs = _crops(images, owner[rows], every[rows], model.input.shape[1]) if learning else cached[rows]
+        inputs = (
+            _crops(images, image_index[rows], regions[rows], model.input.shape[1]) if backbone_learns else cached[rows]
+        )
         return inputs, {name: wanted[rows] for name, wanted in targets.items()}
 
-    learner, losses = model if learning else model.layers[2], {"class": "binary_crossentropy", "box": _box_loss}
-    history = classify.optimize(learner, losses, draw, len(every), steps, learning_rate, batch_size, seed, progress)
+    learner, losses = model if backbone_learns else model.layers[2], {"class": "binary_crossentropy", "box": _box_loss}
+    history = classify.optimize(learner, losses, draw, len(regions), steps, learning_rate, batch_size, seed, progress)
     return {"loss": history, "seconds": time.perf_counter() - began}
 
 
 def _box_loss(wanted, offsets):
     from keras import ops
 
-    apart, counts = ops.abs(wanted[:, :4] - offsets), wanted[:, 4]
-    loss = ops.sum(ops.where(apart < 1, 0.5 * apart**2, apart - 0.5), axis=-1) * counts
+    difference, counts = ops.abs(wanted[:, :4] - offsets), wanted[:, 4]
+    loss = ops.sum(ops.where(difference < 1, 0.5 * difference**2, difference - 0.5), axis=-1) * counts
     return loss * ops.cast(ops.shape(loss)[0], "float32") / ops.maximum(ops.sum(counts), 1.0)  # Keras takes the mean
 
 
@@ -247,13 +249,13 @@ def detect(
     """
     from keras import ops
 
-    found = []
+    detections = []
     cached = crop_features(model, images, proposals) if cached is None else cached
-    for image, own, maps in zip(images, proposals, cached, strict=True):
-        says = {key: ops.convert_to_numpy(value) for key, value in model.layers[2](maps, training=False).items()}
-        size, offsets = image.shape[1::-1], says["box"] if regress else None
-        found.append(_select(own, says["class"], offsets, size, score, iou, max_boxes))
-    return found
+    for image, proposed, maps in zip(images, proposals, cached, strict=True):
+        outputs = {key: ops.convert_to_numpy(value) for key, value in model.layers[2](maps, training=False).items()}
+        size, offsets = image.shape[1::-1], outputs["box"] if regress else None
+        detections.append(_select(proposed, outputs["class"], offsets, size, score, iou, max_boxes))
+    return detections
 
 
 def fast_rcnn(
@@ -335,10 +337,10 @@ def train_fast_rcnn(
         for row in rows:
             given = [proposals[row]], [true_boxes[row]], [labels[row]]
             (chosen,), targets = examples(*given, num_classes, per_image, seed=int(generator.integers(2**31)))
-            every = np.resize(np.arange(len(chosen)), per_image)  # where there are fewer, some come twice
-            inputs.append(chosen[every])
+            index = np.resize(np.arange(len(chosen)), per_image)  # where there are fewer, some come twice
+            inputs.append(chosen[index])
             for name, values in targets.items():
-                wanted[name].append(values[every])
+                wanted[name].append(values[index])
         return {"map": maps[rows], "boxes": np.stack(inputs)}, {name: np.stack(v) for name, v in wanted.items()}
 
     losses = {"class": _class_loss, "box": _region_loss}
@@ -377,11 +379,11 @@ def detect_fast_rcnn(
         list of dict, one an image, as `detect`.
     """
     detections = []
-    for feature_map, own in zip(maps, proposals, strict=True):
-        every = np.resize(np.arange(len(own)), -(-len(own) // 64) * 64)  # few shapes, so few graphs
-        outputs = model.predict_on_batch({"map": feature_map[None], "boxes": own[every][None]})
-        scores, offsets = (np.asarray(outputs[key])[0, : len(own)] for key in ("class", "box"))
-        detections.append(_select(own, scores, offsets, (image_size, image_size), score, iou, max_boxes))
+    for feature_map, proposed in zip(maps, proposals, strict=True):
+        padded = np.resize(np.arange(len(proposed)), -(-len(proposed) // 64) * 64)  # few shapes, so few graphs
+        outputs = model.predict_on_batch({"map": feature_map[None], "boxes": proposed[padded][None]})
+        scores, offsets = (np.asarray(outputs[key])[0, : len(proposed)] for key in ("class", "box"))
+        detections.append(_select(proposed, scores, offsets, (image_size, image_size), score, iou, max_boxes))
     return detections
 
 
@@ -443,11 +445,11 @@ def rpn_targets(
 
     classes = np.empty((len(true_boxes), len(anchors), 1), np.int32)
     offsets = np.zeros((len(true_boxes), len(anchors), 5), np.float32)
-    for i, own in enumerate(true_boxes):
-        own = np.asarray(own, np.float32).reshape(-1, 4)
-        classes[i, :, 0], index = retinanet.match(own, np.zeros(len(own), int), anchors, positive, negative)
+    for i, true in enumerate(true_boxes):
+        true = np.asarray(true, np.float32).reshape(-1, 4)
+        classes[i, :, 0], index = retinanet.match(true, np.zeros(len(true), int), anchors, positive, negative)
         if (counts := classes[i, :, 0] == 0).any():
-            offsets[i, counts, :4] = boxes.encode(own[index[counts]], anchors[counts], VARIANCES)
+            offsets[i, counts, :4] = boxes.encode(true[index[counts]], anchors[counts], VARIANCES)
             offsets[i, counts, 4] = 1
     return {"object": classes, "box": offsets}
 
