@@ -1,21 +1,28 @@
-"""Region proposals, from sliding windows or by selective search; and R-CNN, which classifies them."""
+"""Region proposals, from sliding windows or by selective search; `rcnn` classifies them.
+
+R-CNN's own functions can be reached from here as well.
+"""
 
 import dataclasses
 import heapq
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from cvlab import boxes, classify
-
-if TYPE_CHECKING:
-    import keras
+from cvlab.rcnn import (  # noqa: F401
+    VARIANCES,
+    check_image,
+    crop_features,
+    detect,
+    examples,
+    rcnn,
+    train_rcnn,
+    warp,
+)
 
 SIMILARITIES = ("colour", "texture", "size", "fill")
 COLOUR_SPACES = {"rgb": None, "hsv": "COLOR_RGB2HSV_FULL", "lab": "COLOR_RGB2LAB"}  # all with channels 0–255
-VARIANCES = (0.1, 0.1, 0.2, 0.2)  # of R-CNN's offsets, so that they are of about the size 1
 
 
 def sliding_windows(image_size: Any, size: Any, stride: Any) -> np.ndarray:
@@ -63,7 +70,7 @@ def pyramid(image: np.ndarray, smallest: int = 48, factor: float = 2**0.5) -> li
     """
     import cv2
 
-    image, levels = _picture("pyramid", image), []
+    image, levels = check_image("pyramid", image), []
     if not (factor > 1 and smallest >= 1):
         raise ValueError(f"pyramid: factor={factor!r} and smallest={smallest!r}, expected above 1, and at least 1")
     sides = size = np.array(image.shape[1::-1])
@@ -72,15 +79,6 @@ def pyramid(image: np.ndarray, smallest: int = 48, factor: float = 2**0.5) -> li
         levels.append((level, np.tile(np.float32(size / sides), 2)))
         size = np.round(sides / factor ** len(levels)).astype(int)
     return levels
-
-
-def _picture(where, image):
-    image = np.asarray(image)
-    if image.dtype not in (np.uint8, np.float32) or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(
-            f"{where}: image is {image.dtype} of shape {image.shape}, expected uint8 or float32, (H, W, 3), one image"
-        )
-    return image
 
 
 def selective_search(
@@ -119,7 +117,7 @@ def selective_search(
     import cv2
     from skimage.segmentation import felzenszwalb
 
-    image = np.clip(_picture("selective_search", image), 0, 255).astype(np.uint8)
+    image = np.clip(check_image("selective_search", image), 0, 255).astype(np.uint8)
     _some_of("colour_spaces", colour_spaces, COLOUR_SPACES)
     generator, proposals, ranks = np.random.default_rng(seed), [], []
     for space in colour_spaces:
@@ -306,228 +304,3 @@ def _merge(regions, a, b, merged):
         histogram[merged] = weighted / regions.sizes[merged]
     regions.boxes[merged, :2] = regions.boxes[[a, b], :2].min(0)
     regions.boxes[merged, 2:] = regions.boxes[[a, b], 2:].max(0)
-
-
-def warp(image: np.ndarray, proposals: np.ndarray, size: int = 96, context: float | None = None) -> np.ndarray:
-    """Cut boxes out of a picture and warp each to a square, whatever its shape, with a margin of what is around it.
-
-    Args:
-        image: (H, W, 3) uint8 or float32.
-        proposals: (N, 4) xyxy in pixels, none without area; they may reach beyond the picture.
-        size: side of the squares in pixels. context: of it, the margin on each side; by default 16 of 227, as R-CNN's.
-
-    Returns:
-        (N, size, size, 3), of the picture's dtype; outside the picture is its mean colour.
-
-    Source: Girshick et al., Rich feature hierarchies, CVPR 2014, appendix A.
-    """
-    import cv2
-
-    image, own = _picture("warp", image), boxes.convert(proposals, "xyxy", "xyxy").reshape(-1, 4)
-    context = round(size * 16 / 227) if context is None else context
-    if not 0 <= 2 * context < size:
-        raise ValueError(f"warp: context={context!r} with size={size!r}, expected 0 or more, and less than half of it")
-    if (empty := (own[:, :2] >= own[:, 2:]).any(1)).any():
-        raise ValueError(f"warp: proposals[{empty.argmax()}] = {own[empty][0].tolist()} has no area")
-    crops, outside = np.empty((len(own), size, size, 3), image.dtype), image.mean((0, 1)).tolist()
-    for crop, corner, sides in zip(crops, own[:, :2], own[:, 2:] - own[:, :2], strict=True):
-        scale = (size - 2 * context) / sides
-        shift = context - corner * scale + (scale - 1) / 2  # OpenCV counts from the middle of the first pixel
-        cv2.warpAffine(image, np.column_stack([np.diag(scale), shift]), (size, size), crop, borderValue=outside)
-    return crops
-
-
-def rcnn(
-    backbone: "keras.Model", num_classes: int | None, mode: str = "frozen", input_size: int | None = 96
-) -> "keras.Model":
-    """Build R-CNN's network, from warped crops to a score for each class and to how the box should move.
-
-    Each class has a score of its own, linear in the pooled features and with a sigmoid, so that a crop of background is
-    a low score for all of them, and no class itself. The offsets are the same whichever the class. (The paper trains
-    support vector machines, and offsets for each class, apart from the network.)
-
-    Args:
-        backbone: keras.Model from pixels to feature maps.
-        num_classes: int. mode: of the backbone, as in `classify.transfer`. input_size: side of the crops in pixels.
-
-    Returns:
-        keras.Model from crops (N, input_size, input_size, 3), 0–255, to {"class": (N, num_classes), 0…1; "box": (N, 4),
-        for `boxes.decode` with the proposals and VARIANCES}.
-
-    Source: Girshick et al., Rich feature hierarchies for accurate object detection, CVPR 2014.
-    """
-    import keras
-    from keras import layers
-
-    body, crops = classify.copy_body(backbone, mode), keras.Input((input_size, input_size, 3), name="crops")
-    features = keras.Input(body(crops).shape[1:])
-    x = layers.BatchNormalization(momentum=0.9, center=False, scale=False)(features)
-    rare = keras.initializers.Constant(-2.0)  # most crops show none of most classes
-    named = layers.Dense(num_classes, "sigmoid", bias_initializer=rare, name="class")
-    moved = layers.Flatten()(layers.Conv2D(64, 1, activation="relu")(x))
-    outputs = {
-        "class": named(layers.GlobalAveragePooling2D()(x)),
-        "box": layers.Dense(4, kernel_initializer="zeros", name="box")(moved),
-    }
-    heads = keras.Model(features, outputs, name="heads")
-    return keras.Model(crops, heads(body(crops)), name=f"rcnn_{mode}")
-
-
-def examples(
-    proposals: Sequence[np.ndarray],
-    true_boxes: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    num_classes: int | None,
-    per_image: int = 64,
-    share: float = 1 / 3,
-    positive: float = 0.5,
-    negative: float = 0.3,
-    seed: int = 0,
-) -> tuple:
-    """Choose in each picture what R-CNN learns from, among proposals and true boxes.
-
-    Args:
-        proposals, true_boxes: for each picture (n, 4) and (T, 4) xyxy in pixels. labels: (T,) int, from 0.
-        positive: a box shows the object with which its IoU is greatest, and at least this. negative: below it, a box
-            shows background; what lies between is left out.
-        per_image: so many at most. share: of them with objects, at most.
-
-    Returns:
-        list of (n, 4) boxes a picture; and for all of them, in this order, {"class": (N, num_classes) float32, 1 for
-        what is shown; "box": (N, 5) float32, offsets to the object as from `boxes.encode`, then 1 where they count}.
-
-    Raises:
-        ValueError: for another number of pictures, or labels outside the classes.
-    """
-    if not len(proposals) == len(true_boxes) == len(labels) > 0:
-        raise ValueError(
-            f"examples: {len(proposals)} proposals, {len(true_boxes)} true_boxes, {len(labels)} labels; "
-            "expected as many of each, an entry a picture"
-        )
-    generator, chosen, classes, offsets = np.random.default_rng(seed), [], [], []
-    for own, true, names in zip(proposals, true_boxes, labels, strict=True):
-        true, names = np.asarray(true, np.float32).reshape(-1, 4), np.asarray(names, int)
-        if names.shape != (len(true),) or ((names < 0) | (names >= num_classes)).any():
-            raise ValueError(
-                f"examples: labels {names.tolist()} for {len(true)} boxes, expected one a box, from 0 to "
-                f"{num_classes - 1}"
-            )
-        every = np.concatenate([true, own])
-        overlap = boxes.iou(every, true) if len(true) else np.zeros((len(every), 1))
-        shown = generator.permutation(np.flatnonzero(overlap.max(1) >= positive))[: round(share * per_image)]
-        empty = generator.permutation(np.flatnonzero(overlap.max(1) < negative))[: per_image - len(shown)]
-        objects = overlap[shown].argmax(1)
-        chosen.append(every[np.concatenate([shown, empty])])
-        classes.append(np.zeros((len(chosen[-1]), num_classes), np.float32))
-        offsets.append(np.zeros((len(chosen[-1]), 5), np.float32))
-        if len(shown):
-            classes[-1][np.arange(len(shown)), names[objects]] = 1
-            offsets[-1][: len(shown), :4] = boxes.encode(true[objects], every[shown], VARIANCES)
-            offsets[-1][: len(shown), 4] = 1
-    return chosen, {"class": np.concatenate(classes), "box": np.concatenate(offsets)}
-
-
-def crop_features(
-    model: "keras.Model", images: np.ndarray, proposals: Sequence[np.ndarray], progress: bool = False
-) -> list[np.ndarray]:
-    """Run all proposals of all pictures through an R-CNN's backbone, which is where its time goes.
-
-    Returns: an array (n, h, w, C) float16 a picture, for `train_rcnn` and `detect` to take as `cached`.
-    """
-    counts, every = [len(own) for own in proposals], np.concatenate(proposals)
-    owner, found = np.repeat(np.arange(len(images)), counts), []
-    for start in range(0, len(every), 8192):
-        part = slice(start, start + 8192)
-        crops = _crops(images, owner[part], every[part], model.input.shape[1])
-        found.append(classify.features(model.layers[1], crops, progress=progress).astype(np.float16))
-    return np.split(np.concatenate(found), np.cumsum(counts)[:-1])
-
-
-def _crops(images, owner, every, size):
-    return np.concatenate([warp(images[i], box[None], size) for i, box in zip(owner, every, strict=True)])
-
-
-def train_rcnn(
-    model: "keras.Model",
-    images: np.ndarray,
-    chosen: Sequence[np.ndarray],
-    targets: dict,
-    steps: int = 300,
-    learning_rate: float = 1e-2,
-    batch_size: int = 128,
-    seed: int = 0,
-    progress: bool = False,
-    cached: Any = None,
-) -> dict:
-    """Train an R-CNN with Adam and a cosine's learning rates; with a frozen backbone, on features computed once.
-
-    The loss is the binary cross-entropy of the classes plus the smooth L1 loss of those offsets that count.
-
-    Args:
-        model: from `rcnn`. images: N pictures. chosen, targets: from `examples`.
-        cached: for a frozen backbone, what `crop_features` gave for `chosen`.
-        steps, learning_rate, batch_size, seed, progress: as in `classify.train`.
-
-    Returns:
-        dict: "loss", a list of the loss of each step, and "seconds".
-    """
-    began, counts = time.perf_counter(), [len(own) for own in chosen]
-    if sum(counts) != len(targets["box"]) or len(images) != len(counts):
-        raise ValueError(
-            f"train_rcnn: {len(images)} images, and {sum(counts)} boxes in {len(counts)} pictures with "
-            f"{len(targets['box'])} targets; `examples` gives what fits"
-        )
-    owner, every = np.repeat(np.arange(len(images)), counts), np.concatenate(chosen)
-    learning = model.layers[1].trainable
-    if not learning:
-        cached = np.concatenate(crop_features(model, images, chosen, progress) if cached is None else cached)
-
-    def draw(rows, generator):
-        inputs = _crops(images, owner[rows], every[rows], model.input.shape[1]) if learning else cached[rows]
-        return inputs, {name: wanted[rows] for name, wanted in targets.items()}
-
-    learner, losses = model if learning else model.layers[2], {"class": "binary_crossentropy", "box": _box_loss}
-    history = classify.optimize(learner, losses, draw, len(every), steps, learning_rate, batch_size, seed, progress)
-    return {"loss": history, "seconds": time.perf_counter() - began}
-
-
-def _box_loss(wanted, offsets):
-    from keras import ops
-
-    apart, counts = ops.abs(wanted[:, :4] - offsets), wanted[:, 4]
-    loss = ops.sum(ops.where(apart < 1, 0.5 * apart**2, apart - 0.5), axis=-1) * counts
-    return loss * ops.cast(ops.shape(loss)[0], "float32") / ops.maximum(ops.sum(counts), 1.0)  # Keras takes the mean
-
-
-def detect(
-    model: "keras.Model",
-    images: np.ndarray,
-    proposals: Sequence[np.ndarray],
-    score: float = 0.05,
-    iou: float = 0.3,
-    max_boxes: int = 100,
-    regress: bool = True,
-    cached: Sequence | None = None,
-) -> list[dict]:
-    """Find things by R-CNN: score each proposal for each class, move its box, and suppress what overlaps a better one.
-
-    Args:
-        model: from `rcnn`. images: N pictures. proposals: for each (n, 4) xyxy in pixels.
-        score: least score. iou: of two boxes of one class that overlap more, the one with the lower score goes.
-        max_boxes: at most so many a picture. regress: whether boxes move. cached: what `crop_features` gave.
-
-    Returns:
-        list of dict, one a picture: "boxes" (D, 4) float32 xyxy within it, "labels" (D,), "scores" (D,), falling.
-    """
-    from keras import ops
-
-    found = []
-    cached = crop_features(model, images, proposals) if cached is None else cached
-    for image, own, maps in zip(images, proposals, cached, strict=True):
-        says = {key: ops.convert_to_numpy(value) for key, value in model.layers[2](maps, training=False).items()}
-        rows, labels = np.nonzero(says["class"] >= score)
-        moved = boxes.decode(says["box"], own, VARIANCES) if regress else np.asarray(own, np.float32)
-        moved = np.clip(moved, 0, np.float32([image.shape[1], image.shape[0]] * 2))[rows]
-        kept = boxes.nms(moved, scores := says["class"][rows, labels], iou, max_boxes, labels)
-        found.append({"boxes": moved[kept], "labels": labels[kept], "scores": scores[kept]})
-    return found

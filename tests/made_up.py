@@ -84,3 +84,20 @@ def annotate(path, names, boxes):
         for name, (left, top, right, bottom) in zip(names, boxes)
     )
     path.write_text(f"<annotation>{objects}</annotation>")
+
+
+def rectangles(count=1, side=64, seed=0):
+    """Grey noise with two rectangles an image, one red and one green, that don't overlap: images, boxes, labels."""
+    draw = np.random.default_rng(seed)
+    images = draw.integers(90, 120, (count, side, side, 3)).astype(np.uint8)
+    truth = []
+    for image in images:
+        placed = []
+        for label in (0, 1):
+            width, height = draw.integers(14, 26, 2)
+            left, top = draw.integers(2, side // 2 - width) + label * side // 2, draw.integers(2, side - height - 2)
+            image[top : top + height, left : left + width] = 30
+            image[top : top + height, left : left + width, label] = 230
+            placed.append([left, top, left + width, top + height])
+        truth.append(np.float32(placed))
+    return images, truth, [np.array([0, 1])] * count

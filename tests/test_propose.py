@@ -1,34 +1,17 @@
-"""Proposals: windows where they are said to be, regions that merge as the paper says, and an R-CNN that learns."""
+"""Proposals: windows where they are said to be, and regions that merge as the paper says."""
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import rectangles
 from skimage.segmentation import felzenszwalb
 
-from cvlab import backend, boxes, metrics, propose
+from cvlab import boxes, propose, rcnn
 
 ALL = propose.SIMILARITIES
-
-
-def toys(count=1, side=64, seed=0):
-    """Grey noise with two rectangles a picture, one red and one green, that don't overlap: images, boxes, labels."""
-    draw = np.random.default_rng(seed)
-    images = draw.integers(90, 120, (count, side, side, 3)).astype(np.uint8)
-    truth = []
-    for image in images:
-        own = []
-        for label in (0, 1):
-            width, height = draw.integers(14, 26, 2)
-            left, top = draw.integers(2, side // 2 - width) + label * side // 2, draw.integers(2, side - height - 2)
-            image[top : top + height, left : left + width] = 30
-            image[top : top + height, left : left + width, label] = 230
-            own.append([left, top, left + width, top + height])
-        truth.append(np.float32(own))
-    return images, truth, [np.array([0, 1])] * count
 
 
 @pytest.fixture(scope="module")
@@ -269,13 +252,13 @@ def test_one_region_is_a_grouping_without_merges():
 
 
 def test_every_rectangle_is_proposed():
-    for image, truth in zip(*toys(6, 96, seed=1)[:2]):
+    for image, truth in zip(*rectangles(6, 96, seed=1)[:2]):
         found = propose.selective_search(image, scales=(150,))
         assert (boxes.iou(truth, found).max(1) > 0.9).all()
 
 
 def test_proposals_are_the_boxes_of_the_groupings_each_once():
-    image = toys(1, 64, seed=2)[0][0]
+    image = rectangles(1, 64, seed=2)[0][0]
     found = propose.selective_search(image, scales=(100, 200), colour_spaces=("rgb",), min_size=20)
     first = [felzenszwalb(image, scale, sigma=0.8, min_size=20) for scale in (100, 200)]
     wanted = {tuple(box) for segments in first for box in propose.group(image, segments).boxes.tolist()}
@@ -284,7 +267,7 @@ def test_proposals_are_the_boxes_of_the_groupings_each_once():
 
 
 def test_the_same_seed_ranks_the_same_and_a_limit_cuts_the_tail_off():
-    image = toys(1, 96, seed=3)[0][0]
+    image = rectangles(1, 96, seed=3)[0][0]
     first, again, other = (propose.selective_search(image, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -301,14 +284,14 @@ def test_regions_made_late_rank_better():
 
 
 def test_diversity_adds_proposals():
-    image = toys(1, 96, seed=5)[0][0]
+    image = rectangles(1, 96, seed=5)[0][0]
     one = propose.selective_search(image, scales=(50,), colour_spaces=("hsv",))
     assert len(one) < len(propose.selective_search(image, scales=(50, 150), colour_spaces=("hsv",)))
     assert len(one) < len(propose.selective_search(image, scales=(50,), colour_spaces=("hsv", "lab")))
 
 
 def test_float_pictures_give_what_bytes_give():
-    image = toys(1, 48, seed=6)[0][0]
+    image = rectangles(1, 48, seed=6)[0][0]
     np.testing.assert_array_equal(propose.selective_search(image.astype(np.float32)), propose.selective_search(image))
 
 
@@ -327,223 +310,6 @@ def test_unknown_similarities_and_colour_spaces_are_told(options):
         propose.selective_search(np.zeros((9, 9, 3), np.uint8), **options)
 
 
-# R-CNN's crops
-
-
-def test_the_whole_picture_at_its_own_size_is_itself():
-    image = np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)
-    np.testing.assert_array_equal(propose.warp(image, [[0, 0, 40, 40]], 40, context=0)[0], image)
-
-
-def test_a_crop_is_the_pixels_of_its_box_stretched_to_a_square():
-    image = np.random.default_rng(0).uniform(0, 255, (40, 50, 3)).astype(np.float32)
-    np.testing.assert_allclose(propose.warp(image, [[7, 5, 23, 21]], 16, context=0)[0], image[5:21, 7:23], atol=0.01)
-    y, x = np.indices((40, 50)).astype(np.float32)
-    ramp = np.stack([x + 0.5, y + 0.5, x], -1)  # each pixel's centre
-    crop = propose.warp(ramp, [[10, 8, 34, 20]], 12, context=0)[0]
-    np.testing.assert_allclose(crop[..., 0], np.tile(10 + 2 * (np.arange(12) + 0.5), (12, 1)), atol=0.07)
-    np.testing.assert_allclose(crop[..., 1], np.tile((8 + np.arange(12) + 0.5)[:, None], 12), atol=0.07)
-
-
-def test_the_context_is_as_many_pixels_of_the_crop_whatever_the_box():
-    image = np.zeros((60, 60, 3), np.uint8)
-    image[20:40, 10:50] = 255
-    crop = propose.warp(image, [[10, 20, 50, 40]], 64, context=12)[0, ..., 0] > 127
-    wanted = np.zeros((64, 64), bool)
-    wanted[12:52, 12:52] = True
-    np.testing.assert_array_equal(crop, wanted)
-    default = propose.warp(image, [[10, 20, 50, 40]], 227)[0, ..., 0] > 127
-    assert default[113].sum() == default[:, 113].sum() == 227 - 2 * 16
-
-
-def test_outside_the_picture_is_its_mean_colour():
-    image = np.zeros((20, 20, 3), np.uint8)
-    image[:, 10:] = (200, 100, 40)
-    crop = propose.warp(image, [[10, 0, 30, 20]], 20, context=0)[0]
-    assert crop[:, 12:].reshape(-1, 3).tolist() == [[100, 50, 20]] * 160
-    assert crop[5, 5].tolist() == [200, 100, 40]
-
-
-def test_crops_that_can_t_be_are_told():
-    image = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"warp: proposals\[1\] = .* has no area"):
-        propose.warp(image, [[0, 0, 4, 4], [3, 3, 3, 9]])
-    with pytest.raises(ValueError, match="warp: context=16 with size=32"):
-        propose.warp(image, [[0, 0, 4, 4]], 32, context=16)
-    assert propose.warp(image, np.zeros((0, 4)), 32).shape == (0, 32, 32, 3)
-
-
-# R-CNN's examples
-
-TRUE = np.float32([[0, 0, 20, 20], [30, 30, 50, 40]])
-OWN = np.float32([[2, 0, 22, 20], [30, 30, 48, 42], [8, 0, 28, 20], [60, 60, 80, 80], [0, 40, 20, 60]])
-# IoU with its object: 0.82, 0.75, 0.43; two show nothing
-
-
-def test_examples_show_the_nearest_object_or_background():
-    (chosen,), targets = propose.examples([OWN], [TRUE], [[4, 2]], 6, share=1)
-    shown = targets["box"][:, 4] == 1
-    objects = dict(zip(map(tuple, chosen.tolist()), targets["class"].argmax(1).tolist()))
-    assert {box: objects[tuple(box)] for box in map(tuple, chosen[shown].tolist())} == {
-        tuple(TRUE[0].tolist()): 4,
-        tuple(TRUE[1].tolist()): 2,
-        tuple(OWN[0].tolist()): 4,
-        tuple(OWN[1].tolist()): 2,
-    }
-    assert targets["class"][shown].sum(1).tolist() == [1] * 4
-    assert sorted(chosen[~shown].tolist()) == sorted(OWN[3:].tolist())
-    assert not targets["class"][~shown].any() and not targets["box"][~shown].any()
-
-
-def test_offsets_are_those_that_lead_to_the_object():
-    (chosen,), targets = propose.examples([OWN], [TRUE], [[4, 2]], 6, share=1)
-    shown = targets["box"][:, 4] == 1
-    objects = TRUE[(targets["class"][shown].argmax(1) == 2).astype(int)]
-    wanted = boxes.encode(objects, chosen[shown], propose.VARIANCES)
-    np.testing.assert_allclose(targets["box"][shown, :4], wanted, atol=1e-6)
-    np.testing.assert_allclose(
-        boxes.decode(targets["box"][shown, :4], chosen[shown], propose.VARIANCES), objects, atol=1e-4
-    )
-    row = np.flatnonzero((chosen == OWN[0]).all(1))[0]
-    np.testing.assert_allclose(targets["box"][row], [-2 / 20 / 0.1, 0, 0, 0, 1], atol=1e-6)
-
-
-def test_the_thresholds_say_what_counts():
-    assert len(propose.examples([OWN], [TRUE], [[4, 2]], 6, share=1, negative=0.5)[0][0]) == 7
-    _, targets = propose.examples([OWN], [TRUE], [[4, 2]], 6, share=1, positive=0.4)
-    assert targets["box"][:, 4].sum() == 5
-
-
-def test_no_more_examples_than_asked_for_and_no_more_objects_than_their_share():
-    many = propose.sliding_windows(100, 20, 2)
-    chosen, targets = propose.examples([many] * 2, [TRUE] * 2, [[0, 1]] * 2, 2, per_image=30, share=0.2)
-    assert [len(own) for own in chosen] == [30, 30]
-    assert targets["box"][:30, 4].sum() == targets["box"][30:, 4].sum() == 6
-    again, _ = propose.examples([many] * 2, [TRUE] * 2, [[0, 1]] * 2, 2, per_image=30, share=0.2)
-    other, _ = propose.examples([many] * 2, [TRUE] * 2, [[0, 1]] * 2, 2, per_image=30, share=0.2, seed=1)
-    assert np.array_equal(chosen, again) and not np.array_equal(chosen, other)
-
-
-def test_a_picture_without_objects_gives_background():
-    (chosen,), targets = propose.examples([OWN], [np.zeros((0, 4))], [[]], 6)
-    assert len(chosen) == 5 and not targets["class"].any() and not targets["box"].any()
-
-
-@pytest.mark.parametrize(
-    ("labels", "told"),
-    [([[0, 6]], "from 0 to 5"), ([[-1, 0]], "from 0 to 5"), ([[0]], "one a box"), ([[0, 1]] * 2, "2 labels")],
-)
-def test_labels_that_don_t_fit_are_told(labels, told):
-    with pytest.raises(ValueError, match=f"examples: .*{told}"):
-        propose.examples([OWN], [TRUE], labels, 6)
-
-
-# R-CNN itself
-
-
-@pytest.fixture(scope="module")
-def scenes():
-    """Pictures to learn from and to test on, each with its windows of three sizes, shapes that fit no toy exactly."""
-    windows = np.concatenate([propose.sliding_windows(64, size, 4) for size in (16, 20, (16, 24), (24, 16))])
-    return [(*toys(count, 64, seed), [windows] * count) for count, seed in ((30, 7), (12, 8))]
-
-
-@pytest.fixture(scope="module")
-def trained(small_backbone, scenes):
-    images, truth, labels, windows = scenes[0]
-    backend.set_seed(0)
-    model = propose.rcnn(small_backbone, 2, input_size=32)
-    chosen, targets = propose.examples(windows, truth, labels, 2)
-    before = model.layers[1].get_weights()
-    history = propose.train_rcnn(model, images, chosen, targets, steps=200, batch_size=64)
-    for old, new in zip(before, model.layers[1].get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)  # it is frozen
-    assert history["loss"][0] > 2 * np.mean(history["loss"][-20:])
-    return model
-
-
-def scored(found, truth, labels):
-    columns = ([one[key] for one in found] for key in ("boxes", "labels", "scores"))
-    return metrics.detection_scores(truth, labels, *columns, ("red", "green"))
-
-
-def test_it_finds_red_and_green_rectangles(trained, scenes):
-    images, truth, labels, windows = scenes[1]
-    found = propose.detect(trained, images, windows)
-    assert scored(found, truth, labels)["AP50"] > 0.9
-    for one in found:
-        assert (np.diff(one["scores"]) <= 0).all() and (one["scores"] >= 0.05).all()
-        assert (one["boxes"] >= 0).all() and (one["boxes"] <= 64).all()
-        for label in (0, 1):  # what overlaps a better one of its class is gone
-            own = one["boxes"][one["labels"] == label]
-            assert (np.triu(boxes.iou(own, own), 1) <= 0.3).all()
-
-
-def test_moved_boxes_fit_better_than_windows(trained, scenes):
-    images, truth, labels, windows = scenes[1]
-    cached = propose.crop_features(trained, images, windows)
-    still, moved = (
-        scored(propose.detect(trained, images, windows, regress=regress, cached=cached), truth, labels)
-        for regress in (False, True)
-    )
-    assert moved["AP"] > still["AP"] + 0.05
-
-
-@pytest.mark.contract
-def test_cached_features_change_nothing(trained, scenes):
-    images, _, _, windows = scenes[1]
-    cached = propose.crop_features(trained, images[:2], windows[:2])
-    assert [m.shape for m in cached] == [(len(windows[0]), 4, 4, 16)] * 2
-    crops = propose.warp(images[1], windows[1][30:33], 32)
-    np.testing.assert_allclose(cached[1][30:33], trained.layers[1].predict_on_batch(crops), rtol=2e-3, atol=2e-3)
-    for one, other in zip(*(propose.detect(trained, images[:2], windows[:2], cached=c) for c in (cached, None))):
-        np.testing.assert_allclose(one["boxes"], other["boxes"])
-
-
-def test_fewer_boxes_and_higher_scores_on_demand(trained, scenes):
-    images, _, _, windows = scenes[1]
-    (few,) = propose.detect(trained, images[:1], windows[:1], max_boxes=1)
-    assert few["boxes"].shape == (1, 4)
-    (sure,) = propose.detect(trained, images[:1], windows[:1], score=0.9)
-    assert (sure["scores"] >= 0.9).all()
-
-
-def test_an_untrained_one_moves_no_box_and_thinks_all_classes_unlikely(small_backbone):
-    model = propose.rcnn(small_backbone, 3, input_size=32)
-    says = model.predict_on_batch(np.random.default_rng(0).integers(0, 255, (8, 32, 32, 3)).astype(np.uint8))
-    assert says["class"].shape == (8, 3) and not says["box"].any()
-    assert 0.01 < says["class"].mean() < 0.4
-
-
-def test_a_backbone_that_learns_sees_the_crops_themselves(small_backbone, scenes):
-    images, truth, labels, windows = (part[:4] for part in scenes[0])
-    model = propose.rcnn(small_backbone, 2, "fine_tune", input_size=32)
-    chosen, targets = propose.examples(windows, truth, labels, 2)
-    before = model.layers[1].get_weights()
-    seen = []
-    learn, model.train_on_batch = model.train_on_batch, lambda x, y, **k: (seen.append((x, y)), learn(x, y, **k))[1]
-    propose.train_rcnn(model, images, chosen, targets, steps=3, batch_size=16)
-    changed = [np.any(old != new) for old, new in zip(before, model.layers[1].get_weights(), strict=True)]
-    learning = {id(weight) for weight in model.layers[1].trainable_weights}
-    assert changed == [id(weight) in learning for weight in model.layers[1].weights] and any(changed)
-    every = np.concatenate([propose.warp(image, own, 32) for image, own in zip(images, chosen)])
-    crops, wanted = seen[0]
-    rows = [np.flatnonzero((every == crop).all((1, 2, 3))) for crop in crops]
-    assert all(any(np.array_equal(targets["box"][r], goal) for r in own) for own, goal in zip(rows, wanted["box"]))
-
-
-@pytest.mark.contract
-def test_the_box_loss_by_hand():
-    wanted = np.float32([[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [9, 9, 9, 9, 0]])
-    offsets = np.float32([[0.5, 0, 0, -3], [1, 1, 1, 1], [0, 0, 0, 0]])
-    loss = keras.ops.convert_to_numpy(propose._box_loss(*map(keras.ops.convert_to_tensor, (wanted, offsets))))
-    np.testing.assert_allclose(loss.mean(), (0.5 * 0.25 + 2.5) / 2, rtol=1e-6)
-    assert loss[2] == 0
-
-
-def test_examples_and_targets_that_don_t_fit_are_told(trained, scenes):
-    images, truth, labels, windows = (part[:2] for part in scenes[0])
-    chosen, targets = propose.examples(windows, truth, labels, 2)
-    for wrong in ((images[:1], chosen), (images, [chosen[0][:-1], chosen[1]])):
-        with pytest.raises(ValueError, match="train_rcnn: .* images, and .* boxes in 2 pictures"):
-            propose.train_rcnn(trained, *wrong, targets)
+def test_rcnn_can_be_reached_from_here_as_well():
+    for name in ("rcnn", "warp", "examples", "crop_features", "train_rcnn", "detect", "VARIANCES"):
+        assert getattr(propose, name) is getattr(rcnn, name)

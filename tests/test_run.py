@@ -386,6 +386,7 @@ OWN_DATA = {  # lesson: the data that it takes, and parameters for a short run
         {"steps": "{'last layer': 20, 'both heads': 10}", "background_images": "20"},
     ),
     "week2/proposals": ("voc", "several", {"limits": "[20, 10]", "steps": "40"}),
+    "week2/two_stage": ("voc", "several", {"limits": "[20, 10]", "steps": "12"}),
     "week2/retinanet": ("voc", "several", {"steps": "12", "tested": "12"}),
     "week3/evaluation": ("masks", "masks", {"steps": "30", "seeds": "1"}),
     "week3/fcn": ("masks", "masks", {"steps": "40"}),
