@@ -60,8 +60,10 @@ def fold_cells(app, doctree):
         given = [part for part in cell if "cell_input" in part.get("classes", ())]
         lines, others = split_outputs(cell)
         kind = cells.kind(given[0].astext(), [name.removeprefix("tag_") for name in cell["classes"]]) if given else ""
-        joins = open_fold is not None and open_fold.kind == kind != "aside" and open_fold.cell is previous(cell)
-        fold = open_fold if joins else Fold(kind, cell) if kind in SUMMARIES else None
+        fold = Fold(kind, cell) if kind in SUMMARIES else None
+        joins = open_fold is not None and open_fold.kind == kind and open_fold.cell is previous(cell)
+        joins = joins and open_fold.summary == fold.summary  # asides with lines of their own stay apart
+        fold = open_fold if joins else fold
         cell.children = given if kind == "method" else []
         if fold:
             fold.add(given, lines if kind == "check" else [])

@@ -130,6 +130,13 @@ def test_set_up_is_one_fold_plotting_folds_and_a_quiz_shows_no_code():
     assert "correct" not in html and html.endswith("<div class=quiz>")
 
 
+def test_asides_join_where_their_lines_are_the_same():
+    first, second = cell("b = list(a)", tags=["hide-input"]), cell("c = list(b)", tags=["hide-input"])
+    first["prompt_show"] = second["prompt_show"] = "Show how a is copied"
+    html = page(first, second)
+    assert html.count("<details") == 1 and html.index("[b = list(a)]") < html.index("[c = list(b)]</details>")
+
+
 def test_asides_fold_each_under_its_own_line_and_their_outputs_stay_in_sight():
     copied, timed = cell("b = list(a)", tags=["hide-input"]), cell("t = time(f)", tags=["hide-input"], shown="0.2 s")
     copied["prompt_show"], timed["prompt_show"] = "Show how a is copied", "Show the times & places"
