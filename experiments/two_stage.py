@@ -312,7 +312,8 @@ def main():
             continue
         if time.monotonic() - began > 95 * options.minutes:
             break
-        rows.append(run | measure(run, scenes, rows, trained))
+        measured = run | measure(run, scenes, rows, trained)
+        rows = [*resume("two_stage", plan(), sha256)[0], measured]  # another process may have written meanwhile
         print(json.dumps(rows[-1]), flush=True)
         about = machine("keras", "tensorflow-cpu", "numpy")
         command = "python -m experiments.two_stage"
