@@ -83,11 +83,11 @@ class Scenes:
 
     def levels(self, split):
         """Give the backbone's maps of stride 8, 16 and 32, for RetinaNet: three arrays (N, h, w, C) float16."""
-        names, widths = [f"level_{i}_{split}" for i in range(3)], self.levels_body.outputs
+        names = [f"level_{i}_{split}" for i in range(3)]
         if not all((self.folder / f"{name}.npy").exists() for name in names):
             for name, array in zip(names, in_batches(self.levels_body, self.large[split].images), strict=True):
                 self.kept(name, lambda array=array: array)
-        return [self.kept(name, lambda: None) for name, _ in zip(names, widths, strict=True)]
+        return [self.kept(name, lambda: None) for name in names]
 
     def crops(self, name, split, chosen):
         """Give the features of R-CNN's crops: a list of arrays (n, 3, 3, 192) float16, one an image."""
@@ -96,7 +96,8 @@ class Scenes:
             crops = [propose.warp(image, regions, CROP) for image, regions in zip(self.small[split].images, chosen)]
             return np.concatenate([in_batches(self.crop_body, one, 100)[0] for one in crops])
 
-        return np.split(self.kept(f"crops_{name}_{split}", compute), np.cumsum([len(regions) for regions in chosen])[:-1])
+        ends = np.cumsum([len(regions) for regions in chosen])
+        return np.split(self.kept(f"crops_{name}_{split}", compute), ends[:-1])
 
 
 def in_batches(model, images, batch_size=20):
@@ -255,15 +256,14 @@ def best_rate(rows, name):
 
 
 def seconds(scenes, rows, trained):
-    """Time the steps of all detectors on the same images, side by side: medians in seconds per image.
+    """Time the steps of all detectors on the same image, side by side: medians in seconds per image.
 
-    Detectors that were not trained in this process are timed untrained, which changes the work of suppression alone.
+    Detectors that were not trained in this process are trained shortly, as suppression has less to do with fewer boxes.
     """
-    num_classes = len(scenes.small["train"].class_names)
     small, large = (next(iter(part["test"].images[7:8])) for part in (scenes.small, scenes.large))
-    first = trained.get("R-CNN") or rcnn.rcnn(scenes.crop_body, num_classes, input_size=CROP)
-    faster = trained.get("Faster") or rcnn.faster_rcnn(scenes.body, num_classes, SIDE)
-    config, above = trained.get("RetinaNet") or run_retinanet(scenes, "val", 0, 1e-3, 2)[0]
+    first = trained.get("R-CNN") or run_rcnn(scenes, "test", 0)[0]
+    faster = trained.get("Faster") or run_faster(scenes, "val", 0, 1e-3, 60)[0]
+    config, above = trained.get("RetinaNet") or run_retinanet(scenes, "val", 0, 1e-3, 60)[0]
     searched = propose.selective_search(small, limit=LIMIT)
     crops = propose.warp(small, searched, CROP)
     crop_maps, feature_map = scenes.crop_body.predict_on_batch(crops), scenes.body.predict_on_batch(large[None])
@@ -302,14 +302,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", default=Path(tempfile.gettempdir()) / "cvlab-two-stage", help="folder for features")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start nothing new after so many")
+    parser.add_argument("--only", choices=("choice", "test", "seconds", "pooling"), help="kind of measurement")
     options = parser.parse_args()
     began, sha256 = time.monotonic(), data.manifest()["toybox/scenes.zip"]["sha256"]
     rows, todo = resume("two_stage", plan(), sha256)
     scenes, trained = Scenes(options.cache), {}
     for run in todo:
+        if options.only not in (None, run["kind"]):
+            continue
         if time.monotonic() - began > 95 * options.minutes:
             break
-        rows.append(run | measure(run, scenes, rows, trained))
+        measured = run | measure(run, scenes, rows, trained)
+        rows = [*resume("two_stage", plan(), sha256)[0], measured]  # another process may have written meanwhile
         print(json.dumps(rows[-1]), flush=True)
         about = machine("keras", "tensorflow-cpu", "numpy")
         command = "python -m experiments.two_stage"
