@@ -130,6 +130,14 @@ def test_set_up_is_one_fold_plotting_folds_and_a_quiz_shows_no_code():
     assert "correct" not in html and html.endswith("<div class=quiz>")
 
 
+@pytest.mark.parametrize("name", run.chapters())
+def test_every_aside_of_a_lesson_has_a_line_that_says_what_it_holds(name):
+    for cell in run.read_notebook(name).cells:
+        tags = cell.metadata.get("tags", ())
+        if cell.cell_type == "code" and cells.kind(cell.source, tags) == "aside":
+            assert cell.metadata.get("mystnb", {}).get("code_prompt_show"), cell.id
+
+
 def test_asides_join_where_their_lines_are_the_same():
     first, second = cell("b = list(a)", tags=["hide-input"]), cell("c = list(b)", tags=["hide-input"])
     first["prompt_show"] = second["prompt_show"] = "Show how a is copied"
