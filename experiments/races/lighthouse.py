@@ -44,6 +44,7 @@ BOOK = (
     "chapters/week4/saliency",
 )
 STOCK = "chapters/week4/saliency"  # whose text the stock page has
+FORMS = ("mobile", "desktop")
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
 
 
@@ -143,23 +144,27 @@ def main():
     options = parser.parse_args()
     if not (PAGES / "index.html").exists():
         sys.exit("lighthouse: there is no _build/html/index.html; run `make book` first")
-    command, rows = install(), []
+    command = install()
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ours = stack.enter_context(served(PAGES))
         stock = stack.enter_context(served(build_stock(Path(folder))))
         pages = {name: f"{ours}/{name}.html" for name in BOOK} | {"stock Jupyter Book": f"{stock}/lesson.html"}
-        for form in ("mobile", "desktop"):
-            seen = {name: [] for name in pages}
-            for run in range(options.runs):
-                for name, address in pages.items():
-                    print(f"{form}, run {run + 1} of {options.runs}: {name}", flush=True)
-                    seen[name].append(score(command, address, form))
-            for name, runs in seen.items():
-                medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-                rows.append({"page": name, "form": form, **medians, "runs": [run["performance"] for run in runs]})
+        seen = {(name, form): [] for form in FORMS for name in pages}
+        for run in range(options.runs):
+            for name, form in seen:
+                print(f"run {run + 1} of {options.runs}: {name}, {form}", flush=True)
+                seen[name, form].append(score(command, pages[name], form))
+            rows = [{"page": name, "form": form} | medians(runs) for (name, form), runs in seen.items()]
+            write("lighthouse", {"lighthouse": VERSION, **machine("jupyter-book"), "rows": rows})
     for row in rows:
         print("  ".join(f"{value!s:<{30 if key == 'page' else 8}}" for key, value in row.items() if key != "runs"))
-    write("lighthouse", {"lighthouse": VERSION, **machine("jupyter-book"), "rows": rows})
+
+
+def medians(runs):
+    """Give the median of each value over the runs of a page so far, and the performance of each run."""
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]} | {
+        "runs": [run["performance"] for run in runs]
+    }
 
 
 if __name__ == "__main__":
