@@ -14,7 +14,7 @@ from docutils.statemachine import StringList
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from cvlab import show
+from cvlab import run, show, stamps
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 logger = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def provenance(sources):
         commit = where.get("commit") or result.get("commit")
         parts += [f"commit `{commit[:7]}`"] if commit else []
         lines.append(" · ".join(parts))
+    if not lines:
+        return ""
     return ":::{div} cv-provenance\n" + "\\\n".join(lines) + "\n:::"
 
 
@@ -691,6 +693,57 @@ def zfnet(result):
 # The book itself
 
 
+def lessons():
+    """Show what each lesson took when its committed outputs were made, from the stamps."""
+    stamped = {name: stamps.read(run.read_notebook(name)) for name in run.chapters()}
+    told = {name: stamp for name, stamp in stamped.items() if stamp}
+    yield show.table(
+        [
+            {
+                "lesson": name,
+                "seconds": f"{stamp['seconds']:.0f}",
+                "CPU seconds": f"{stamp['cpu_seconds']:.0f}",
+                "executed on": stamp["date"][:10],
+                "processor": stamp["machine"]["processor"],
+            }
+            for name, stamp in told.items()
+        ],
+        name="results-lessons",
+        caption="What a lesson's cells took on two CPU cores, when the outputs in this book were made; other work ran "
+        "beside some of them.",
+    )
+
+
+def races(result):
+    rows = [row for row in result["rows"] if "missing" not in row]
+    barred = [row for row in rows if row["bar"] is not None]
+    held = sum(row["holds"] == "yes" for row in barred)
+    share = "" if result["share"] == 1 else f" It was run in {percent(result['share'])} of its time, as a trial."
+    yield Sentence(
+        "`make races` times the book's functions and their peers' in turns, on one machine. A ratio below 1 means "
+        "that ours "
+        f"is faster; a bar holds where the whole 95% interval is at or below it, as it is for {held} of "
+        f"{len(barred)}.{share}",
+    )
+    yield show.table(
+        [
+            {
+                "measured": row["what"],
+                "ours": row["ours"],
+                "peer": row["peer"],
+                "ratio": f"{row['ratio']:.2f} ({row['low']:.2f}–{row['high']:.2f})",
+                "rounds": row["rounds"],
+                "bar": "" if row["bar"] is None else f"{row['bar']:g}: {row['holds']}",
+            }
+            for row in rows
+        ],
+        name="results-races",
+        caption="Our time over the peer's: ratio of the medians and its 95% interval over rounds.",
+    )
+    if missing := [row for row in result["rows"] if "missing" in row]:
+        yield Sentence("Not measured: " + "; ".join(f"{row['what']} ({row['missing']})" for row in missing) + ".")
+
+
 def seconds(result):
     yield show.table(
         [
@@ -764,6 +817,8 @@ ENTRIES = {
     "judge": (("judge",), judge),
     "randomisation": (("randomisation",), randomisation),
     "zfnet": (("zfnet",), zfnet),
+    "lessons": ((), lessons),
+    "races": (("races",), races),
     "seconds": (("seconds",), seconds),
     "lighthouse": (("lighthouse",), lighthouse),
 }
