@@ -26,6 +26,8 @@ class Results(SphinxDirective):
     def run(self):
         name = self.arguments[0]
         sources, draw = ENTRIES[name]
+        if missing := [source for source in sources if not (RESULTS / f"{source}.json").exists()]:
+            return self.parse(f"Not measured yet: `experiments/results/{missing[0]}.json` is missing.")
         for path in (__file__, *(str(RESULTS / f"{source}.json") for source in sources)):
             self.env.note_dependency(path)
         pieces = []
@@ -714,6 +716,130 @@ def lessons():
     )
 
 
+def memory(result):
+    bars, rows = result["bars"], result["rows"]
+    lessons = [row for row in rows if row["kind"] == "lesson"]
+    if lessons:
+        largest = max(lessons, key=lambda row: row["peak_gb"])
+        yield Sentence(
+            f"The kernel of no lesson holds more than {largest['peak_gb']:.1f} GB at a time "
+            f"({largest['lesson']}), with the quick profile.",
+            largest["peak_gb"] <= bars["lesson_gb"],
+        )
+        yield show.table(
+            [{"lesson": row["lesson"], "GB": f"{row['peak_gb']:.2f}"} for row in lessons],
+            name="results-memory",
+            caption="The most memory that a lesson's kernel holds at a time, quick profile.",
+        )
+    for row in rows:
+        if row["kind"] == "streaming":
+            yield Sentence(
+                f"Fine-tuning ResNet-20 on {row['images']:,} images takes {row['peak_above_model_gb']:.2f} GB above "
+                "the model "
+                f"and its training step; the images themselves have {row['image_gb']:.2f} GB.",
+                row["peak_above_model_gb"] <= bars["streaming_gb"],
+            )
+        if row["kind"] == "caching":
+            times, off = row["times_faster"], row["largest_difference"]
+            yield Sentence(
+                f"A last layer on frozen features, {row['epochs']} epochs of {row['images']} images at "
+                f"{row['side']}×{row['side']}: with features that are computed once, training takes "
+                f"{np.median(times):.1f} times less time than through the network in each epoch ({min(times):.1f}–"
+                f"{max(times):.1f} in {len(times)} rounds), and no probability differs by more than {off:.0e}.",
+                np.median(times) >= bars["caching_times"],
+                off <= bars["caching_difference"],
+            )
+
+
+def load_quick(result):
+    assumed, row = result["assumed"], one(result, "quick")
+    enough = next(each for each in row["rows"] if each["slots"] == row["slots_needed"])
+    memory_needed = "" if row["memory_gb"] is None else f", and {row['memory_gb']} GB of memory"
+    yield Sentence(
+        f"{assumed['students']:,} students who run each lesson of week 2 {assumed['runs of a lesson per student']} "
+        "times in "
+        f"{assumed['days until the deadline']} days, half of it on the last, ask for {row['runs']:,} runs and "
+        f"{row['slot_hours']} hours on two cores. {row['slots_needed']} slots of two cores{memory_needed} are enough "
+        "for 95% "
+        f"of the runs to begin within {enough['wait_p95_minutes']:.0f} minutes. With half as many, the last day "
+        "breaks down, "
+        "though the week as a whole would fit.",
+        enough["wait_p95_minutes"] <= assumed["wait that 95% of runs should stay below, minutes"],
+        row["rows"][0]["busy"] < 1 and row["rows"][0]["wait_p95_minutes"] > 10 * enough["wait_p95_minutes"],
+    )
+    yield show.table(
+        [waiting(each) for each in row["rows"]],
+        name="load-quick",
+        caption="Runs of week 2's lessons in one queue, quick profile: how long they wait for a slot of two cores.",
+    )
+
+
+def load_long(result):
+    row = one(result, "long")
+    low, high = row["minutes"]
+    yield Sentence(
+        f"Suppose that each student trains once as long as the book's longest trainings, which took {low} to {high} "
+        "minutes "
+        "on two cores. No GPU was measured: the table shows what follows if one is so many times faster.",
+    )
+    yield show.table(
+        [
+            {"times faster than two cores": each["times"], "hours": each["slot_hours"]} | waiting(each)
+            for each in row["rows"]
+        ],
+        name="load-long",
+        caption="One long training for each student: GPUs (or slots of two cores, at 1) that are enough for 95% of "
+        "the runs to "
+        "begin within ten minutes.",
+    )
+
+
+def load_readers(result):
+    assumed, row = result["assumed"], one(result, "readers")
+    low, mean, high = row["page_kilobytes"]
+    yield Sentence(
+        f"{assumed['readers a day']:,} readers a day who open {assumed['pages a reader opens']} pages each transfer "
+        f"{row['gb_a_day']:.0f} GB a day: a page's first view has {low} to {high} kB, {mean} on average (a stock "
+        "Jupyter "
+        f"Book page has {row['stock_page_kilobytes']}). The busiest second asks for "
+        f"{row['pages_in_the_busiest_second']} pages "
+        f"and {row['busiest_second_megabit']} Mbit. One small server of static files can send that.",
+        row["busiest_second_megabit"] < 1000,
+    )
+    yield Sentence(
+        f"What breaks first is the free host: GitHub Pages allows "
+        f"{assumed['traffic that GitHub Pages allows, GB a month']} GB a month, which is "
+        f"{row['readers_a_day_that_pages_allows']:,} such readers a day. Beyond, the same folder of files goes behind "
+        "a "
+        "content delivery network; the names of images change with their content, so they can be cached for ever.",
+        row["readers_a_day_that_pages_allows"] < assumed["readers a day"],
+    )
+
+
+def load_downloads(result):
+    assumed, row = result["assumed"], one(result, "downloads")
+    yield Sentence(
+        f"A student on Colab fetches the toybox and weights that a lesson asks for, at most {row['most_megabytes']} "
+        "MB for all "
+        f"of them, once for each new machine: {row['gb']} GB for {assumed['students']:,} students. A copy of the "
+        "files in a "
+        "folder that `CVLAB_DATA` names, on a disk that the cluster shares, makes it one download.",
+    )
+
+
+def one(result, kind):
+    return next(row for row in result["rows"] if row["kind"] == kind)
+
+
+def waiting(row):
+    return {
+        "slots": row["slots"],
+        "median wait, minutes": row["wait_median_minutes"],
+        "95% wait less, minutes": row["wait_p95_minutes"],
+        "busy": percent(row["busy"]),
+    }
+
+
 def races(result):
     rows = [row for row in result["rows"] if "missing" not in row]
     barred = [row for row in rows if row["bar"] is not None]
@@ -819,6 +945,11 @@ ENTRIES = {
     "zfnet": (("zfnet",), zfnet),
     "lessons": ((), lessons),
     "races": (("races",), races),
+    "memory": (("memory",), memory),
+    "load_quick": (("load",), load_quick),
+    "load_long": (("load",), load_long),
+    "load_readers": (("load",), load_readers),
+    "load_downloads": (("load",), load_downloads),
     "seconds": (("seconds",), seconds),
     "lighthouse": (("lighthouse",), lighthouse),
 }

@@ -39,12 +39,17 @@ def execute(language, code, names):
 
 
 def alike(told, printed):
-    """Compare two texts but for small changes of their numbers, which other versions of TensorFlow bring."""
-    numbers = [list(map(float, NUMBER.findall(text))) for text in (told, printed)]
-    texts = [
-        "\n".join(line.rstrip() for line in NUMBER.sub("#", text).strip().splitlines()) for text in (told, printed)
-    ]
-    return texts[0] == texts[1] and all(abs(a - b) <= 0.04 for a, b in zip(*numbers))
+    """Compare texts line by line: exactly, but for measured numbers, which other versions of TensorFlow may move."""
+    lines = [[line.rstrip() for line in text.strip().splitlines()] for text in (told, printed)]
+    return len(lines[0]) == len(lines[1]) and all(map(alike_line, *lines))
+
+
+def alike_line(told, printed):
+    if not re.search("accuracy|mistakes", told):
+        return told == printed
+    numbers = [list(map(float, NUMBER.findall(line))) for line in (told, printed)]
+    same_words = NUMBER.sub("#", told) == NUMBER.sub("#", printed)
+    return same_words and all(abs(a - b) <= max(0.04, 0.15 * a * (a > 1)) for a, b in zip(*numbers))
 
 
 def test_every_block_runs_and_prints_what_the_page_says(tmp_path, monkeypatch):
@@ -65,6 +70,7 @@ def test_the_page_ends_where_the_check_finds_nothing(tmp_path, monkeypatch):
     assert checked.rstrip().endswith("nothing is wrong")
 
 
-def test_numbers_may_move_a_little_and_words_may_not():
-    assert alike("accuracy 0.95\n", "accuracy 0.97  \n") and not alike("accuracy 0.95", "accuracy 0.90")
-    assert not alike("a circle 3", "a square 3") and not alike("1", "")
+def test_measured_numbers_may_move_a_little_and_nothing_else():
+    assert alike("accuracy 0.85\n", "accuracy 0.87  \n") and not alike("accuracy 0.85", "accuracy 0.80")
+    assert alike("23 mistakes, 18 of them", "22 mistakes, 17 of them") and not alike("23 mistakes", "9 mistakes")
+    assert not alike("images 60", "images 61") and not alike("1", "")
