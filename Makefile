@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch run sweep grade doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -71,6 +71,9 @@ torch: $(TEST)  ## unit tests and a lesson of each week on PyTorch (gigabytes) a
 run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning PROFILE=full ARGS="-p seeds 5"
 	@$(PY) -m cvlab run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
+sweep: .venv/sweep.$(KIND)  ## execute one with many parameters: make sweep CHAPTER=week3/evaluation GRID="seeds=1..3 steps=65,130"
+	@$(PY) -m cvlab sweep $(CHAPTER) --profile $(PROFILE) --grid $(GRID) $(ARGS)
+
 doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
@@ -93,7 +96,7 @@ lint: $(TEST)  ## ruff: style and format; mypy: type hints
 lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.13
 	@# The newest TensorFlow rather than the newest h5py.
 	@printf 'tensorflow>=2.21\ntensorflow-cpu>=2.21\n' | $(PY) -m uv pip compile --quiet --upgrade --universal \
-	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --constraint - \
+	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --extra sweep --constraint - \
 	    pyproject.toml requirements.txt render/requirements.txt --output-file requirements.lock
 
 hooks: $(TEST)  ## let git run ruff before each commit, and show notebooks readably in diffs (nbdime)
@@ -114,10 +117,13 @@ $(BOOK): .venv/bin/python requirements.txt pyproject.toml $(if $(LOCKED),require
 	@book/environment.sh $@ --requirement requirements.txt $(PINS)
 
 $(TEST): $(BOOK)
-	@book/environment.sh $@ --requirement requirements.txt --editable '.[test]' $(PINS)
+	@book/environment.sh $@ --requirement requirements.txt --editable '.[test,sweep]' $(PINS)
 
 .venv/render.$(KIND): $(BOOK) render/requirements.txt
 	@book/environment.sh $@ --requirement render/requirements.txt $(PINS)
+
+.venv/sweep.$(KIND): $(BOOK)
+	@book/environment.sh $@ --editable '.[sweep]' $(PINS)
 
 .venv/lab.$(KIND): $(BOOK)
 	@book/environment.sh $@ --editable '.[lab]' $(PINS)

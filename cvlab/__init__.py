@@ -24,6 +24,7 @@ __all__ = [
     "propose",
     "rcnn",
     "readers",
+    "records",
     "requirements",
     "retinanet",
     "roi",
@@ -32,6 +33,7 @@ __all__ = [
     "show",
     "stamps",
     "stores",
+    "sweep",
     "zoo",
 ]
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from cvlab import data
-from cvlab.engine import backend, memory
+from cvlab.engine import backend, memory, resume
 
 
 def optimize(
@@ -26,6 +26,8 @@ def optimize(
     progress: bool = False,
 ) -> list[float]:
     """Train a model with Adam and a learning rate that falls to zero along a cosine.
+
+    Where CVLAB_RESUME names a folder, a long training that was cut off goes on where it was (see `engine.resume`).
 
     Args:
         model: keras.Model. If it is compiled with the same loss, its compiled graph is reused and only the optimizer's
@@ -49,8 +51,10 @@ def optimize(
     else:
         model.compile(keras.optimizers.Adam(), loss)
         model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
-    generator, batch_size, order, losses = np.random.default_rng(seed), min(batch_size, count), np.arange(0), []
-    for step in _bar(range(steps), progress, f"training {model.name}"):
+    generator, batch_size = np.random.default_rng(seed), min(batch_size, count)
+    training = resume.Training(model, generator, [steps, count, learning_rate, batch_size, seed])
+    first, order, losses = training.restore()
+    for step in _bar(range(first, steps), progress, f"training {model.name}"):
         model.optimizer.learning_rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         if len(order) < batch_size:  # what is left of the last order comes first in the next
             order = np.concatenate([order, generator.permutation(count)])
@@ -58,6 +62,7 @@ def optimize(
         model.reset_metrics()  # else Keras before 3.14 returns the mean of all losses so far
         backend.clear_gradients(model.trainable_variables)
         losses.append(model.train_on_batch(*draw(rows, generator), return_dict=True)["loss"])
+        training.save(step + 1, order, losses)
     return [float(loss) for loss in losses]
 
 
