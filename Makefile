@@ -11,6 +11,9 @@ EXECUTE ?=
 # SOLUTIONS=0 builds an instructor's copy, without the solutions of exercises.
 SOLUTIONS ?= 1
 FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
+# How many chapters to execute at the same time: WORKERS=4 needs four times the memory of a chapter (2.5 GB).
+WORKERS ?=
+AT_ONCE := $(if $(WORKERS),--workers $(WORKERS))
 PY := .venv/bin/python
 # People get the newest versions within the ranges, CI the exact ones. (`make LOCKED=yes book` gives them to anyone.)
 LOCKED ?= $(CI)
@@ -28,7 +31,7 @@ UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.p
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
-	@$(PY) book/build.py --profile $(PROFILE) $(FORCED) $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
+	@$(PY) book/build.py --profile $(PROFILE) $(FORCED) $(AT_ONCE) $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
 
 downloads: book $(TEST)  ## the book as one PDF and as a zip archive, in _build/html/downloads (needs Chromium)
 	@$(PY) book/downloads.py
@@ -51,7 +54,7 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
-	@$(PY) -m pytest --weekly -m weekly tests/test_run.py
+	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_resume.py tests/test_sweep.py tests/test_grade.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 
@@ -74,11 +77,14 @@ run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning P
 sweep: .venv/sweep.$(KIND)  ## execute one with many parameters: make sweep CHAPTER=week3/evaluation GRID="seeds=1..3 steps=65,130"
 	@$(PY) -m cvlab sweep $(CHAPTER) --profile $(PROFILE) --grid $(GRID) $(ARGS)
 
+grade: $(BOOK)  ## run the exercises of submitted notebooks: make grade FOLDER=~/submissions ARGS="--workers 2"
+	@$(PY) -m cvlab grade $(FOLDER) $(ARGS)
+
 doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
 outputs: $(BOOK) $(NODE)  ## as book, and write the new outputs and stamps of the quick profile into chapters/
-	@$(PY) book/build.py --write-back $(FORCED)
+	@$(PY) book/build.py --write-back $(FORCED) $(AT_ONCE)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters

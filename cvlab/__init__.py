@@ -15,6 +15,7 @@ __all__ = [
     "explain",
     "explore",
     "files",
+    "grade",
     "interact",
     "learn",
     "localize",

@@ -91,6 +91,23 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     command.set_defaults(do=sweep_chapter, when_stopped="what is complete is kept, and the same command goes on")
 
+    command = commands.add_parser(
+        "grade",
+        help="run the exercises of submitted notebooks, each with limits, and write a row for each",
+        description="Only the answers' cells are taken of a submission; they run in the book's own copy of the lesson. "
+        "The code runs as you: grade strangers' code in a container (see the book's page on running headless).",
+    )
+    command.add_argument("folder", type=Path, help="of the submissions, .ipynb files; folders in it are searched too")
+    command.add_argument("--lesson", help="the lesson that they all are (default: told from each)")
+    command.add_argument("--minutes", type=float, default=15, help="for one submission (default: 15)")
+    command.add_argument("--answer-seconds", type=float, default=60, help="for one answer (default: 60)")
+    command.add_argument("--memory", type=float, default=4, help="GiB of one submission (default: 4)")
+    command.add_argument("--workers", type=positive, default=1, metavar="N", help="at the same time (default: 1)")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("grades.csv"), help="the table to write (default: grades.csv)"
+    )
+    command.set_defaults(do=grade_folder, when_stopped="the rows so far are in the table")
+
     command = commands.add_parser("data", help="see what is wrong with data of your own")
     actions = command.add_subparsers(dest="action", required=True, metavar="check")
     command = actions.add_parser("check", help="list all faults")
@@ -165,6 +182,22 @@ def sweep_chapter(options: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} runs failed: see error; the same command tries them again")
     return 1 if failed else CLAIMS_FAILED if claims else 0
+
+
+def grade_folder(options: argparse.Namespace) -> int:
+    """Grade a folder of submissions, and say where the table is."""
+    from cvlab import grade
+
+    name = run.find_chapter(options.lesson) if options.lesson else None
+    limits = grade.limits_of(options.minutes, options.memory, options.answer_seconds)
+    target = options.output.expanduser()
+    if not target.parent.is_dir():
+        raise run.CommandError(
+            f"grade: output is {str(target)!r}, and there is no folder {target.parent}; make it first"
+        )
+    rows = grade.grade(options.folder.expanduser(), target, name, limits, options.workers, print_now)
+    print(f"{len(rows)} rows written to {target}")
+    return 0
 
 
 def print_now(line: str) -> None:
