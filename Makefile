@@ -54,7 +54,8 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
-	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_resume.py tests/test_sweep.py tests/test_grade.py
+	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_resume.py tests/test_sweep.py tests/test_grade.py \
+	    tests/test_devices.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 

@@ -10,6 +10,7 @@ The exit status says how it went:
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="the notebook to write, whose name ends in .ipynb (default: runs/CHAPTER-PROFILE.ipynb of the book); an "
         "earlier run is replaced, any other file is not. Its metrics lie beside it, as .metrics.json",
+    )
+    command.add_argument(
+        "--devices", type=positive, metavar="N", help="GPUs that share each batch of a training (default: 1)"
     )
     command.set_defaults(do=run_chapter, when_stopped="nothing was written")
 
@@ -151,6 +155,8 @@ def run_chapter(options: argparse.Namespace) -> int:
     output = output.expanduser()
     written = "written in place of an earlier run to" if output.exists() else "written to"
     label = f"{name} ({options.profile})"
+    if options.devices:
+        os.environ["CVLAB_DEVICES"] = str(options.devices)  # for the kernel, see cvlab.learn.optimize
     with run.Progress(label, run.read_notebook(name), sys.stderr, SECONDS_BETWEEN_LINES) as progress:
         measured = records.execute(name, options.profile, parameters, output, progress)
     print(f"{label}: {measured['seconds']:.0f} s, {written} {output}")

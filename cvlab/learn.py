@@ -3,6 +3,7 @@
 A lesson's `train` checks its arguments, says how a batch is drawn, and calls `optimize`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def optimize(
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
+    devices: int | None = None,
 ) -> list[float]:
     """Train a model with Adam and a learning rate that falls to zero along a cosine.
 
@@ -41,17 +43,28 @@ def optimize(
         batch_size: examples per batch, at most `count`.
         seed: of the order, and of the generator that `draw` gets.
         progress: show a progress bar.
+        devices: GPUs that share each batch, of which they must divide the size; None for what the environment variable
+            CVLAB_DEVICES says, by default one. See `backend.train_on_batch` for what is the same on any number.
 
     Returns:
         list of float, the loss of each step.
     """
+    devices = int(os.environ.get("CVLAB_DEVICES", 1)) if devices is None else devices
+    with backend.on_devices(model, devices) as trained:
+        return _optimize(
+            trained, loss, draw, count, steps, learning_rate, min(batch_size, count), seed, progress, devices
+        )
+
+
+def _optimize(model, loss, draw, count, steps, learning_rate, batch_size, seed, progress, devices):
+    """Train a model that is on its devices already."""
     if model.compiled and model.loss == loss and isinstance(model.optimizer, keras.optimizers.Adam):
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
     else:
         model.compile(keras.optimizers.Adam(), loss)
         model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
-    generator, batch_size = np.random.default_rng(seed), min(batch_size, count)
+    generator = np.random.default_rng(seed)
     training = resume.Training(model, generator, [steps, count, learning_rate, batch_size, seed])
     first, order, losses = training.restore()
     for step in _bar(range(first, steps), progress, f"training {model.name}"):
@@ -61,7 +74,7 @@ def optimize(
         rows, order = order[:batch_size], order[batch_size:]
         model.reset_metrics()  # else Keras before 3.14 returns the mean of all losses so far
         backend.clear_gradients(model.trainable_variables)
-        losses.append(model.train_on_batch(*draw(rows, generator), return_dict=True)["loss"])
+        losses.append(backend.train_on_batch(model, *draw(rows, generator), devices))
         training.save(step + 1, order, losses)
     return [float(loss) for loss in losses]
 

@@ -71,7 +71,15 @@ def _noting_skipped(call):
     return noting
 
 
-def note(outcome: str, name: str, value: Any, at_least=None, at_most=None, equals=None, digits=None) -> None:
+def note(
+    outcome: str,
+    name: str,
+    value: Any,
+    at_least: Any = None,
+    at_most: Any = None,
+    equals: Any = None,
+    digits: int | None = None,
+) -> None:
     """Append a claim to the file that CVLAB_RECORD names, and before the first one what the kernel runs on.
 
     Args:

@@ -473,7 +473,16 @@ def check_room(path: Path) -> None:
         raise run.CommandError(f"sweep: the disk of {path} has {have} left; make room for {needed} there")
 
 
-def carry_out(chapter, profile, runs, folder, cluster, failures, grid, say):
+def carry_out(
+    chapter: str,
+    profile: str,
+    runs: dict[str, dict],
+    folder: Folder,
+    cluster: tuple,
+    failures: dict[str, dict],
+    grid: dict[str, list[str]],
+    say: Callable,
+) -> None:
     """Submit runs, write each into the folder as it comes back, and note in `failures` those that failed.
 
     Raises:
@@ -512,7 +521,7 @@ def carry_out(chapter, profile, runs, folder, cluster, failures, grid, say):
         say(f"run {done} of {len(runs)}: {values}: {measured['error'] or measured['outcome']}{rest}")
 
 
-def never_run(chapter, profile, parameters, error):
+def never_run(chapter: str, profile: str, parameters: dict, error: Exception) -> dict:
     """Give the metrics of a run that has none, as its worker died each time or raised an error of its own."""
     text = " ".join(str(error).split())
     if type(error).__name__ == "KilledWorker":

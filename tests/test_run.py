@@ -256,6 +256,15 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert measured(path) == {"seconds": 1} and os.listdir(tmp_path) == ["metrics.json"]
 
 
+def test_the_number_of_devices_reaches_the_kernel(book, monkeypatch):
+    monkeypatch.setenv("CVLAB_DEVICES", "1")
+    write_chapter(book, "import os\nprint(os.environ['CVLAB_DEVICES'])")
+    assert command.main(["run", "small", "--devices", "2", "-o", str(book / "mine.ipynb")]) == 0
+    assert nbformat.read(book / "mine.ipynb", as_version=4).cells[-1].outputs[0].text == "2\n"
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["run", "small", "--devices", "0"])
+
+
 def test_in_a_log_progress_is_a_line_now_and_then(book):
     stream = io.StringIO()
     with run.Progress("small", run.read_notebook("week1/small"), stream, every=0.1):
