@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch run sweep grade doctor outputs lab serve lint lock hooks clean help
+.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch races run sweep grade doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -71,6 +71,10 @@ lowest: $(TEST)  ## unit tests on the lowest versions that the ranges allow
 torch: $(TEST)  ## unit tests and a lesson of each week on PyTorch (gigabytes) and on JAX
 	@$(PY) book/side_environment.py torch $(SIDE)
 	@$(PY) -m pytest --weekly tests/test_backends.py
+
+races: $(TEST)  ## time cvlab beside its peers (half an hour on a quiet machine; RACES="boxes fcn" for some)
+	@$(PY) book/side_environment.py races $(SIDE)
+	@.venv-races/bin/python -m experiments.races $(RACES)
 
 run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning PROFILE=full ARGS="-p seeds 5"
 	@$(PY) -m cvlab run $(CHAPTER) --profile $(PROFILE) $(ARGS)

@@ -310,12 +310,7 @@ def render():
     """
     digest = hashlib.sha256(clone())
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    drawn = (
-        "cvlab/**/*.py",
-        "book/*.py",
-        "book/*.js",
-        "experiments/results/landing.json",
-    )  # for the figures drawn anew
+    drawn = ("cvlab/**/*.py", "book/*.py", "book/*.js", "experiments/results/*.json")  # for what is drawn anew
     code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]
     others = ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock")
     for path in [*sources, *code, *(ROOT / name for name in others)]:

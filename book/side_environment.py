@@ -1,8 +1,9 @@
-"""Make an environment beside .venv, to run the tests on other versions: colab, lowest or torch.
+"""Make an environment beside .venv, for the tests on other versions (colab, lowest, torch) or for the peers (races).
 
     python book/side_environment.py colab [--python 3.11]    # .venv-colab: what Colab has installed
     python book/side_environment.py lowest                   # .venv-lowest: the lower ends of the ranges
     python book/side_environment.py torch                    # .venv-torch: PyTorch in place of TensorFlow
+    python book/side_environment.py races                    # .venv-races: the peers of experiments/races
     python book/side_environment.py --renew                  # take Colab's list of today into tests/colab
 
 An environment is made anew where what it is made from has changed, and left alone otherwise.
@@ -26,7 +27,8 @@ COLABS_PYTHON = "3.13"
 # With another Python, a package that no lesson imports may ask for a newer one: then only these are held, and what
 # pyproject.toml names.
 HELD = {"h5py", "ipykernel", "ipython", "jax", "jaxlib", "keras", "scipy", "tensorflow", "tensorflow-cpu"}
-PYTHONS = {"colab": COLABS_PYTHON, "lowest": "3.10", "torch": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+SAME = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PYTHONS = {"colab": COLABS_PYTHON, "lowest": "3.10", "torch": SAME, "races": SAME}
 
 
 def main():
@@ -88,6 +90,8 @@ def make(name, python):
     ).stdout.strip()
     install = ("pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter)
     uv(*install, *packages(name, version, folder), cwd=ROOT)
+    if name == "races":
+        uv(*install, "--no-deps", *peers())
     stamp.write_text(digest)
 
 
@@ -95,6 +99,8 @@ def packages(name, version, folder):
     """Give what to install, as arguments of `uv pip install`."""
     if name == "torch":
         return ["--editable", ".[torch,run,test]"]
+    if name == "races":
+        return ["--constraint", "requirements.lock", "--editable", ".[cpu,run]"]
     if name == "lowest":
         return ["--resolution", "lowest-direct", "--editable", ".[cpu,run,test]", "--requirement", "requirements.txt"]
     lines = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
@@ -107,6 +113,13 @@ def packages(name, version, folder):
     held = folder / "constraints.txt"
     held.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return ["--constraint", held, "--editable", ".[cpu,run,test]"]
+
+
+def peers():
+    """List the extra `races` of pyproject.toml, exact versions."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extra = re.search(r"^races = \[(.*?)^\]", project, re.M | re.S)[1]
+    return re.findall(r'"([\w-]+==[^"]+)"', extra)
 
 
 def uv(*arguments, check=True, cwd=None):

@@ -6,11 +6,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+recorder = None  # while `experiments.races` runs a race: it keeps every call's time, and how long a race may take
 
 
 def side_by_side(contestants, rounds=9, warm_up=2):
@@ -25,16 +28,22 @@ def side_by_side(contestants, rounds=9, warm_up=2):
         A dict by name of `{"median_ms": …, "min_ms": …}`.
     """
     taken = {name: [] for name in contestants}
+    began = time.perf_counter()
     for call in range(-warm_up, rounds):
+        if recorder is not None and call > 0 and recorder.is_over(time.perf_counter() - began):
+            break
         for name, contestant in contestants.items():
             start = time.perf_counter()
             contestant()
             if call >= 0:
                 taken[name].append(1000 * (time.perf_counter() - start))
-    return {
+    summary = {
         name: {"median_ms": round(statistics.median(times), 3), "min_ms": round(min(times), 3)}
         for name, times in taken.items()
     }
+    if recorder is not None:
+        recorder.keep(taken)
+    return summary
 
 
 def machine(*packages):
@@ -55,11 +64,27 @@ def machine(*packages):
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **versions},
         "date": datetime.date.today().isoformat(),
+        "commit": commit(),
     }
+
+
+def commit():
+    """Give the commit that was measured, with a + where files have changed since; None outside a clone."""
+    if not shutil.which("git"):
+        return None
+
+    def git(*question):
+        done = subprocess.run(["git", "-C", RESULTS, *question], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../../cvlab", "..", ":!.")
+    return (git("rev-parse", "--short=7", "HEAD") + ("+" if changed else "")) or None
 
 
 def table(title, contestants, reference):
     """Print the medians, and how they compare with the first contestant's peer `reference`."""
+    if recorder is not None:
+        recorder.name(title, contestants, reference)
     print(f"\n{title}\n{'':<34}{'median ms':>11}{'min ms':>10}{'of ' + reference:>34}")
     for name, times in contestants.items():
         ratio = times["median_ms"] / contestants[reference]["median_ms"]
@@ -83,6 +108,8 @@ def resume(name, plan, sha256):
 
 def write(name, result, indent=1):
     """Write `results/<name>.json`, whole or not at all; on one line with `indent=None`."""
+    if recorder is not None and name != "races":
+        return
     target = RESULTS / f"{name}.json"
     RESULTS.mkdir(exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -91,4 +118,4 @@ def write(name, result, indent=1):
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    print(f"\n{target.relative_to(Path(__file__).parents[1])} written")
+    print(f"\nexperiments/results/{target.name} written")
