@@ -2,7 +2,7 @@
 # Python 3.10–3.13 is all they need: .venv, and Node within it, are made here.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := book
-.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch races run doctor outputs lab serve lint lock hooks clean help
+.PHONY: book downloads test check unit test-render test-lessons test-all colab lowest torch races run sweep grade doctor outputs lab serve lint lock hooks clean help
 
 PROFILE ?= quick
 PORT ?= 8000
@@ -11,6 +11,9 @@ EXECUTE ?=
 # SOLUTIONS=0 builds an instructor's copy, without the solutions of exercises.
 SOLUTIONS ?= 1
 FORCED := $(if $(EXECUTE),--execute $(EXECUTE))
+# How many chapters to execute at the same time: WORKERS=4 needs four times the memory of a chapter (2.5 GB).
+WORKERS ?=
+AT_ONCE := $(if $(WORKERS),--workers $(WORKERS))
 PY := .venv/bin/python
 # People get the newest versions within the ranges, CI the exact ones. (`make LOCKED=yes book` gives them to anyone.)
 LOCKED ?= $(CI)
@@ -28,7 +31,7 @@ UNIT := $(wildcard $(patsubst %.py,tests/test_%.py,$(notdir $(wildcard cvlab/*.p
 SIDE := $(if $(PYTHON),--python $(PYTHON))
 
 book: $(BOOK) $(NODE)  ## execute the chapters that are out of date (EXECUTE=all: every one), and render the pages
-	@$(PY) book/build.py --profile $(PROFILE) $(FORCED) $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
+	@$(PY) book/build.py --profile $(PROFILE) $(FORCED) $(AT_ONCE) $(if $(filter 0 no,$(SOLUTIONS)),--without-solutions)
 
 downloads: book $(TEST)  ## the book as one PDF and as a zip archive, in _build/html/downloads (needs Chromium)
 	@$(PY) book/downloads.py
@@ -51,7 +54,8 @@ test-render: $(TEST) .venv/render.$(KIND)  ## the renderer's tests (make test ru
 test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of the tests
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
-	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_full_profile.py
+	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_resume.py tests/test_sweep.py tests/test_grade.py \
+	    tests/test_devices.py tests/test_full_profile.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 
@@ -75,11 +79,17 @@ races: $(TEST)  ## time cvlab beside its peers (half an hour on a quiet machine;
 run: $(BOOK)  ## execute one chapter: make run CHAPTER=week1/transfer_learning PROFILE=full ARGS="-p seeds 5"
 	@$(PY) -m cvlab run $(CHAPTER) --profile $(PROFILE) $(ARGS)
 
+sweep: .venv/sweep.$(KIND)  ## execute one with many parameters: make sweep CHAPTER=week3/evaluation GRID="seeds=1..3 steps=65,130"
+	@$(PY) -m cvlab sweep $(CHAPTER) --profile $(PROFILE) --grid $(GRID) $(ARGS)
+
+grade: $(BOOK)  ## run the exercises of submitted notebooks: make grade FOLDER=~/submissions ARGS="--workers 2"
+	@$(PY) -m cvlab grade $(FOLDER) $(ARGS)
+
 doctor: $(BOOK)  ## say what runs on this machine
 	@$(PY) -m cvlab doctor
 
 outputs: $(BOOK) $(NODE)  ## as book, and write the new outputs and stamps of the quick profile into chapters/
-	@$(PY) book/build.py --write-back $(FORCED)
+	@$(PY) book/build.py --write-back $(FORCED) $(AT_ONCE)
 
 lab: .venv/lab.$(KIND)  ## open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters
@@ -97,7 +107,7 @@ lint: $(TEST)  ## ruff: style and format; mypy: type hints
 lock: $(TEST)  ## renew requirements.lock from the ranges, for Python 3.10–3.13
 	@# The newest TensorFlow rather than the newest h5py.
 	@printf 'tensorflow>=2.21\ntensorflow-cpu>=2.21\n' | $(PY) -m uv pip compile --quiet --upgrade --universal \
-	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --constraint - \
+	    --python-version 3.10 --no-header --no-annotate --no-emit-package cvlab --extra test --extra lab --extra sweep --constraint - \
 	    pyproject.toml requirements.txt render/requirements.txt --output-file requirements.lock
 
 hooks: $(TEST)  ## let git run ruff before each commit, and show notebooks readably in diffs (nbdime)
@@ -118,10 +128,13 @@ $(BOOK): .venv/bin/python requirements.txt pyproject.toml $(if $(LOCKED),require
 	@book/environment.sh $@ --requirement requirements.txt $(PINS)
 
 $(TEST): $(BOOK)
-	@book/environment.sh $@ --requirement requirements.txt --editable '.[test]' $(PINS)
+	@book/environment.sh $@ --requirement requirements.txt --editable '.[test,sweep]' $(PINS)
 
 .venv/render.$(KIND): $(BOOK) render/requirements.txt
 	@book/environment.sh $@ --requirement render/requirements.txt $(PINS)
+
+.venv/sweep.$(KIND): $(BOOK)
+	@book/environment.sh $@ --editable '.[sweep]' $(PINS)
 
 .venv/lab.$(KIND): $(BOOK)
 	@book/environment.sh $@ --editable '.[lab]' $(PINS)

@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 
 PACKAGE = Path(__file__).resolve().parents[1] / "cvlab"
 # What the package and the build need, and a reader of the book does not call.
-INTERNAL = {"files", "page", "readers", "requirements", "stamps", "stores"}
+INTERNAL = {"files", "page", "readers", "records", "requirements", "stamps", "stores"}
 NAMED = re.compile(r"^```\{modules\} (.+)$", re.M)
 SECTION = re.compile(r"(?:Args|Attributes|Returns|Raises|Source|Yields):(?=\s)")
 ENTRY = re.compile(r"^([\w*`.]+(?:, [\w*`.]+)*): (.*(?:\n[ \n].*)*)", re.M)  # of arguments: a name, and what it is

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -37,7 +38,10 @@ CHATTER = re.compile(r"\r|\d+%\||^I\d{4} |^WARNING: All log messages before absl
 
 def main():
     try:
-        sys.exit(build_alone(read_options()))
+        options = read_options()
+        if options.one:  # of several at the same time: the build that started this one holds the lock
+            sys.exit(0 if execute(options.one, options.profile, options.label) else 1)
+        sys.exit(build_alone(options))
     except (run.CommandError, OSError) as error:
         sys.exit(f"book: {error}")
     except KeyboardInterrupt:
@@ -49,11 +53,16 @@ def read_options():
     parser = argparse.ArgumentParser(description="Build the book.")
     parser.add_argument("--profile", default="quick", help="a file of chapters/profiles/ (default: quick)")
     parser.add_argument("--execute", nargs="+", default=[], metavar="CHAPTER", help="execute these anyway, or `all`")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="chapters to execute at the same time")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--label", help=argparse.SUPPRESS)
     parser.add_argument("--write-back", action="store_true", help="write the outputs and stamps into chapters/ too")
     parser.add_argument("--committed", action="store_true", help="execute nothing; take the outputs in chapters/")
     parser.add_argument("--without-solutions", action="store_true", help="leave the solutions of exercises out")
     parser.add_argument("--stale", action="store_true", help="only list what is out of date, and why; then status 1")
     options = parser.parse_args()
+    if options.workers < 1:
+        parser.error(f"argument --workers: {options.workers} is less than 1")
     if options.profile != "quick" and (options.write_back or options.committed or options.stale):
         parser.error("--write-back, --committed, --stale: the outputs in chapters/ are those of the quick profile")
     if options.committed and (options.write_back or options.execute):
@@ -84,7 +93,7 @@ def build(options):
         return 1 if any(reasons.values()) else 0
     began = time.monotonic()
     forced = run.chapters() if "all" in options.execute else [run.find_chapter(name) for name in options.execute]
-    if not execute_chapters(options.profile, options.committed, forced):
+    if not execute_chapters(options.profile, options.committed, forced, options.workers):
         print("book: not rendered, as a chapter failed; the pages are as they were before", file=sys.stderr)
         return 1
     if options.write_back:
@@ -98,13 +107,14 @@ def build(options):
     return 0
 
 
-def execute_chapters(profile, committed=False, forced=()):
+def execute_chapters(profile, committed=False, forced=(), workers=1):
     """Bring the stage up to date, with a line for each chapter; say whether all went well.
 
     Args:
         profile: a file of chapters/profiles/.
         committed: execute nothing; what is out of date comes as it lies in chapters/, and stays out of date.
         forced: names of chapters to execute in any case.
+        workers: how many chapters to execute at the same time.
     """
     outdated = []
     for name in run.chapters():
@@ -122,10 +132,32 @@ def execute_chapters(profile, committed=False, forced=()):
             print(f"{name}: to be executed ({reason or 'as you asked'})")
     if not outdated and not committed:
         print("nothing to execute")
-    results = [
-        execute(name, profile, f"lesson {number} of {len(outdated)}: {name}") for number, name in enumerate(outdated, 1)
-    ]
-    return all(results)
+    if workers > 1:
+        outdated.sort(key=expected_seconds, reverse=True)  # the longest first, so that none is alone at the end
+    labels = {name: f"lesson {number} of {len(outdated)}: {name}" for number, name in enumerate(outdated, 1)}
+    if workers == 1:
+        results = [execute(name, profile, label) for name, label in labels.items()]
+        return all(results)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            return all(list(pool.map(execute_apart, labels, [profile] * len(labels), labels.values())))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def expected_seconds(name):
+    """Tell how long a chapter took the last time; 0 where that is not known."""
+    return (stamps.read(run.read_notebook(name)) or {"seconds": 0})["seconds"]
+
+
+def execute_apart(name, profile, label):
+    """Execute one chapter in a process of its own, as others are at work; say whether that went well."""
+    command = [sys.executable, Path(__file__), "--profile", profile, "--one", name, "--label", label]
+    done = subprocess.run(command, capture_output=True, text=True)
+    print(done.stdout, end="", flush=True)
+    print(done.stderr, end="", file=sys.stderr, flush=True)
+    return done.returncode == 0
 
 
 def staged_path(name):

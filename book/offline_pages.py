@@ -37,6 +37,15 @@ LATER = re.compile(
     r'<script (?=(?:data-[^>]*)?src="[^"]*_static/'
     r"(?:doctools|sphinx_highlight|clipboard\.min|copybutton|togglebutton|design-tabs|scripts/sphinx-book-theme)\.js)"
 )
+# The font of the text, asked for before the style sheet names it, so that lines don't break anew when it comes: on wide
+# screens, as on a phone's line it would hold up the first view, and not from a disk, where browsers refuse it.
+STYLES = re.compile(r'<link rel="stylesheet"[^>]* href="([^"]*_static/)')
+FONT_FIRST = """<script>
+if (location.protocol !== "file:" && matchMedia("(min-width: 960px)").matches)
+  document.head.appendChild(Object.assign(document.createElement("link"),
+    {{rel: "preload", as: "font", type: "font/woff2", crossOrigin: "", href: "{}fonts/source-serif.woff2"}}));
+</script>
+"""
 # Names, punctuation and operators in code look as code does anyway: half of a page's elements.
 PLAIN = re.compile(r'<span class="(?:n|nn|nx|o|p|pm|w)">([^<]*)</span>')
 # Font Awesome's icons, in its script: "name":[width,height,["alias",…],"code","path"], and in its style sheet.
@@ -53,6 +62,7 @@ BARRIERS = (
         r'\1 role="complementary" aria-label="Book" \2',
     ),  # else no landmark
     (r'<link rel="preload" as="font"[^>]*>', ""),  # three fonts at once, and none of them from a disk
+    (r'(<img src="[^"]*logo\.svg")', r'\1 width="64" height="64"'),  # else the sidebar jumps as it comes
     (r' role="list"(?= class="citation-list")', ""),  # a list without list items
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),  # the text in it says what is hidden
     (r' role="doc-biblioentry"', ""),  # deprecated, and only for list items
@@ -93,6 +103,7 @@ def lighten(pages):
     for page in pages.glob("**/*.html"):
         text = page.read_text(encoding="utf-8")
         text = PLAIN.sub(r"\1", MATHS.sub("", text))
+        text = STYLES.sub(lambda found: FONT_FIRST.format(found[1]) + found[0], text, count=1)
         if page.name == "search.html":  # whose scripts need each other as they load
             text = OPTIONS.sub(rf"\g<0>{TITLES_ALONE}", text)
         else:

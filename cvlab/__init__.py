@@ -15,6 +15,7 @@ __all__ = [
     "explain",
     "explore",
     "files",
+    "grade",
     "interact",
     "learn",
     "localize",
@@ -24,6 +25,7 @@ __all__ = [
     "propose",
     "rcnn",
     "readers",
+    "records",
     "requirements",
     "retinanet",
     "roi",
@@ -32,6 +34,7 @@ __all__ = [
     "show",
     "stamps",
     "stores",
+    "sweep",
     "zoo",
 ]
 

@@ -3,6 +3,7 @@
 A lesson's `train` checks its arguments, says how a batch is drawn, and calls `optimize`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from cvlab import data
-from cvlab.engine import backend, memory
+from cvlab.engine import backend, memory, resume
 
 
 def optimize(
@@ -24,8 +25,11 @@ def optimize(
     batch_size: int = 32,
     seed: int = 0,
     progress: bool = False,
+    devices: int | None = None,
 ) -> list[float]:
     """Train a model with Adam and a learning rate that falls to zero along a cosine.
+
+    Where CVLAB_RESUME names a folder, a long training that was cut off goes on where it was (see `engine.resume`).
 
     Args:
         model: keras.Model. If it is compiled with the same loss, its compiled graph is reused and only the optimizer's
@@ -39,25 +43,39 @@ def optimize(
         batch_size: examples per batch, at most `count`.
         seed: of the order, and of the generator that `draw` gets.
         progress: show a progress bar.
+        devices: GPUs that share each batch, of which they must divide the size; None for what the environment variable
+            CVLAB_DEVICES says, by default one. See `backend.train_on_batch` for what is the same on any number.
 
     Returns:
         list of float, the loss of each step.
     """
+    devices = int(os.environ.get("CVLAB_DEVICES", 1)) if devices is None else devices
+    with backend.on_devices(model, devices) as trained:
+        return _optimize(
+            trained, loss, draw, count, steps, learning_rate, min(batch_size, count), seed, progress, devices
+        )
+
+
+def _optimize(model, loss, draw, count, steps, learning_rate, batch_size, seed, progress, devices):
+    """Train a model that is on its devices already."""
     if model.compiled and model.loss == loss and isinstance(model.optimizer, keras.optimizers.Adam):
         for variable in model.optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype))
     else:
         model.compile(keras.optimizers.Adam(), loss)
         model.optimizer.build(model.trainable_variables)  # else TensorFlow traces the first step twice
-    generator, batch_size, order, losses = np.random.default_rng(seed), min(batch_size, count), np.arange(0), []
-    for step in _bar(range(steps), progress, f"training {model.name}"):
+    generator = np.random.default_rng(seed)
+    training = resume.Training(model, generator, [steps, count, learning_rate, batch_size, seed])
+    first, order, losses = training.restore()
+    for step in _bar(range(first, steps), progress, f"training {model.name}"):
         model.optimizer.learning_rate = learning_rate * 0.5 * (1 + np.cos(np.pi * step / steps))
         if len(order) < batch_size:  # what is left of the last order comes first in the next
             order = np.concatenate([order, generator.permutation(count)])
         rows, order = order[:batch_size], order[batch_size:]
         model.reset_metrics()  # else Keras before 3.14 returns the mean of all losses so far
         backend.clear_gradients(model.trainable_variables)
-        losses.append(model.train_on_batch(*draw(rows, generator), return_dict=True)["loss"])
+        losses.append(backend.train_on_batch(model, *draw(rows, generator), devices))
+        training.save(step + 1, order, losses)
     return [float(loss) for loss in losses]
 
 

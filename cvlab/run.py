@@ -45,11 +45,14 @@ class CommandError(Exception):
 
 
 class ChapterFailed(Exception):
-    """A cell raised: `str()` is one line, `traceback` the end of what the kernel said, `notebook` the file with it."""
+    """A cell raised: `str()` is one line, `traceback` the end of what the kernel said, `notebook` the file with it.
 
-    def __init__(self, message, traceback="", notebook=None):
+    `cell` is the number of the cell in the notebook, from 1; None where the kernel died.
+    """
+
+    def __init__(self, message, traceback="", notebook=None, cell=None):
         super().__init__(message)
-        self.traceback, self.notebook = traceback, notebook
+        self.traceback, self.notebook, self.cell = traceback, notebook, cell
 
 
 class NotWritten(Exception):
@@ -57,8 +60,14 @@ class NotWritten(Exception):
 
 
 def book_root() -> Path:
-    """Find the folder that holds chapters/: beside this package, else the current folder or one above it."""
+    """Find the folder that holds chapters/: CVLAB_BOOK, beside this package, or the current folder or one above it."""
     here = Path.cwd()
+    if named := os.environ.get("CVLAB_BOOK"):  # another set of lessons, such as a course's own
+        if not (Path(named) / "chapters" / "profiles").is_dir():
+            raise CommandError(
+                f"run: CVLAB_BOOK is {named!r}, where there is no chapters/profiles/; name a book's folder"
+            )
+        return Path(named).absolute()
     for folder in (Path(__file__).resolve().parents[1], here, *here.parents):
         if (folder / "chapters" / "profiles").is_dir():
             return folder
@@ -206,15 +215,18 @@ class Progress:
         label: how the line begins, such as "lesson 1 of 3: week2/retinanet".
         notebook: the chapter; its stamp, where it has one, tells how long each cell took the last time.
         stream: where the line goes; None for standard output.
+        every: outside a terminal, write how far it is each so many seconds, each time on a line of its own, instead of
+            the beginning and the end.
     """
 
-    def __init__(self, label, notebook, stream=None):
-        self.label, self.stream = label, stream or sys.stdout
+    def __init__(self, label, notebook, stream=None, every=None):
+        self.label, self.stream, self.every = label, stream or sys.stdout, every
         self.cells = [cell.id for cell in stamps.code_cells(notebook) if cell.source.strip()]
         self.expected = self._expected(stamps.read(notebook))  # seconds of each cell; empty where nothing is known
         self.number = 0  # of the cell that runs, from 1
         self.ended = threading.Event()
-        self.ticker = threading.Thread(target=self._tick, daemon=True) if self.stream.isatty() else None
+        self.rewrites = self.stream.isatty()
+        self.ticker = threading.Thread(target=self._tick, daemon=True) if self.rewrites or every else None
 
     def __enter__(self):
         self.began = self.cell_began = time.monotonic()
@@ -231,7 +243,8 @@ class Progress:
         self.ended.set()
         if self.ticker:
             self.ticker.join()
-            print(f"{CLEAR_LINE}{self.label}, {result}", file=self.stream, flush=True)
+            if self.rewrites:
+                print(f"{CLEAR_LINE}{self.label}, {result}", file=self.stream, flush=True)
         else:
             print(f" {result}", file=self.stream, flush=True)
 
@@ -263,18 +276,30 @@ class Progress:
         return [listed.get(cell, each) for cell in self.cells]
 
     def _tick(self):
-        while not self.ended.wait(1):
-            line = self.line()[: shutil.get_terminal_size().columns - 1]
-            print(f"{CLEAR_LINE}{line}", end="", file=self.stream, flush=True)
+        while not self.ended.wait(1 if self.rewrites else self.every):
+            if self.rewrites:
+                line = self.line()[: shutil.get_terminal_size().columns - 1]
+                print(f"{CLEAR_LINE}{line}", end="", file=self.stream, flush=True)
+            else:
+                print(self.line(), file=self.stream, flush=True)
 
 
-def execute(name: str, target: str | Path, parameters: dict, progress: Any = None) -> dict:
+def execute(
+    name: str,
+    target: str | Path,
+    parameters: dict,
+    progress: Any = None,
+    record: Path | None = None,
+    resume: Path | None = None,
+) -> dict:
     """Execute a chapter with papermill, in its own folder, and put the notebook at `target` once all cells have run.
 
     Args:
         target: path of the notebook to write; see `check_output`.
         parameters: what differs from the chapter's parameters cell.
         progress: a Progress, which is told of each cell.
+        record: file for the claims that the kernel makes, see `cvlab.records`.
+        resume: folder for the states of long trainings, see `cvlab.engine.resume`.
 
     Returns:
         A dict of what a stamp tells of a run: `versions`, `machine`, `date` (UTC), `seconds`, `cells` (id → seconds, of
@@ -290,18 +315,26 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
     import nbformat
     import papermill
 
+    from . import records
+
     folder = (book_root() / "chapters" / name).parent
     target = Path(target)
     check_output(target)
-    failed = target.with_suffix(".failed.ipynb")
+    failed = failed_path(target)
     work = Path(tempfile.mkdtemp(prefix="cvlab-run-"))  # not beside the target: its disk may be full by the end
     partial = work / target.name
     began, outside = time.monotonic(), dict(os.environ)
     os.environ.update(KERNEL_ENVIRONMENT)
     if parameters:  # the text's claims were made for the chapter's own parameters: with others, report them only
         os.environ.setdefault("CVLAB_CHECKS", "report")
+    kernel_options = ["--log-level=CRITICAL"]  # below it, a kernel may log the interrupt that ends it
+    if record:
+        os.environ["CVLAB_RECORD"] = str(record)
+        kernel_options.append(f"--IPKernelApp.exec_lines={records.START}")
+    if resume:
+        os.environ["CVLAB_RESUME"] = str(Path(resume).absolute())
     notebook = read_notebook(name)
-    notebook.cells.append(nbformat.v4.new_code_cell(stamps.REPORT))
+    notebook.cells.append(nbformat.v4.new_code_cell(stamps.REPORT + (records.REPORT if record else "")))
     try:
         nbformat.write(notebook, partial)
         papermill.execute_notebook(
@@ -313,7 +346,7 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
             progress_bar=False,
             cwd=str(folder),
             on_cell_start=progress and progress.start_cell,
-            extra_arguments=["--log-level=CRITICAL"],  # below it, a kernel may log the interrupt that ends it
+            extra_arguments=kernel_options,
             kernel_manager_class=_quiet_kernel_manager(),
             engine_name=_sparing_engine(),
         )
@@ -325,7 +358,8 @@ def execute(name: str, target: str | Path, parameters: dict, progress: Any = Non
         _put(partial, failed)
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
-        raise ChapterFailed(f"{name}, cell {error.cell_index + 1}: {what}", traceback, failed) from None
+        number = error.cell_index + 1
+        raise ChapterFailed(f"{name}, cell {number}: {what}", traceback, failed, number) from None
     except nbclient.exceptions.DeadKernelError:
         _take_report(partial)
         _put(partial, failed)
@@ -429,6 +463,11 @@ def check_output(target: Path) -> None:
     except OSError as error:
         why = error.strerror or error
         raise CommandError(f"{asked}, which can't be written ({why}: {error.filename}); give another place") from error
+
+
+def failed_path(target: str | Path) -> Path:
+    """Give the place where a notebook is kept whose execution failed: beside its target."""
+    return Path(target).with_suffix(".failed.ipynb")
 
 
 def is_executed(path: str | Path) -> bool:

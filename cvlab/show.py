@@ -265,13 +265,25 @@ def draw_boxes(
             draw.rectangle(corners, outline=paint, width=width)
         if label := str(labels[i]) if labels is not None else name:
             x = max(0, min(left, canvas.width - round(draw.textlength(label, font)))) + 2
-            y = bottom + 4 if colour == colours[1] else top - size - 4 if top > size else top + 6 * thin
-            corner = x, min(max(2, y), canvas.height - size - 4)  # the second name's labels stand below its boxes
-            notes.append((corner, label))
+            above, below = (top - size - 4 if top > size else top + 6 * thin), bottom + 4
+            inside = top + 6 * thin, bottom - size - 6 * thin
+            # The second name's labels stand below its boxes.
+            rows = (below, *inside[::-1], above) if colour == colours[1] else (above, *inside, below)
+            corners = [(x, min(max(2, y), canvas.height - size - 4)) for y in rows]
+            notes.append((_free(corners, [draw.textbbox(*note, font) for note in notes], label, font, draw), label))
     for corner, label in notes:  # above all boxes
         draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
         draw.text(corner, label, fill="#1a1a1a", font=font)
     return np.asarray(canvas)
+
+
+def _free(corners, taken, label, font, draw):
+    """Give the first corner at which a label covers none of those drawn before, or else the first of all."""
+    for corner in corners:
+        left, top, right, bottom = draw.textbbox(corner, label, font)
+        if all(right < x0 or x1 < left or bottom < y0 or y1 < top for x0, y0, x1, y1 in taken):
+            return corner
+    return corners[0]
 
 
 def _at_most(image, width):

@@ -318,3 +318,30 @@ def test_an_instructors_copy_has_no_solutions_and_the_chapters_keep_theirs(book)
     staged = nbformat.read(book.staged_path("one"), as_version=4)
     assert staged.cells[-1].source == "Exercise 1.\n\n\nExercise 2."
     assert "answer = 4" in path.read_text(encoding="utf-8")
+
+
+def test_several_chapters_are_executed_at_the_same_time(tmp_path, monkeypatch, capsys):
+    (tmp_path / "chapters" / "profiles").mkdir(parents=True)
+    (tmp_path / "chapters" / "profiles" / "quick.yml").write_text("{}")
+    (tmp_path / "book").mkdir()
+    shutil.copy(run.book_root() / "book" / "build.py", tmp_path / "book")
+    monkeypatch.setenv("CVLAB_BOOK", str(tmp_path))
+    timed = "import time\nbegan = time.time()\ntime.sleep(2)\nprint(began, time.time())"
+    for name in ("one", "two"):
+        write(tmp_path, name, timed)
+    write(tmp_path, "three", "boxes = []\nboxes[3]")
+    spec = importlib.util.spec_from_file_location("build", tmp_path / "book" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not module.execute_chapters("quick", workers=3)
+    staged = [nbformat.read(module.staged_path(name), as_version=4) for name in ("one", "two")]
+    times = [[float(word) for word in notebook.cells[-1].outputs[0].text.split()] for notebook in staged]
+    assert max(began for began, _ in times) < min(ended for _, ended in times)
+    assert all(stamps.read(notebook)["profile"] == "quick" for notebook in staged)
+    out, err = capsys.readouterr()
+    assert sorted(line.partition(": ")[2].partition(" …")[0] for line in out.splitlines()[-3:]) == [
+        "one",
+        "three",
+        "two",
+    ]
+    assert "three, cell 2: IndexError" in err and not module.staged_path("three").exists()

@@ -107,7 +107,7 @@ def test_the_lock_lies_within_the_ranges(python, system, machine):
 
     pins = {r.name.lower(): Version(next(iter(r.specifier)).version) for r in locked() if here(r)}
     texts = [*project()["dependencies"]]
-    for extra in ("cpu", "run", "lab", "test"):
+    for extra in ("cpu", "run", "sweep", "lab", "test"):
         texts += project()["optional-dependencies"][extra]
     for file in ("requirements.txt", "render/requirements.txt"):
         lines = (ROOT / file).read_text(encoding="utf-8").splitlines()

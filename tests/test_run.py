@@ -1,12 +1,14 @@
 """`python -m cvlab`: which parameters a chapter gets, when it is out of date, what a user is told."""
 
 import hashlib
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -14,7 +16,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from cvlab import __main__ as command
-from cvlab import run, stamps
+from cvlab import records, run, stamps
 
 pytestmark = pytest.mark.house
 
@@ -128,7 +130,7 @@ def test_a_wrong_value_in_a_profile_is_told_too(book):
 def test_outside_a_clone_one_line_says_so(tmp_path):
     package = tmp_path / "site" / "cvlab"
     package.mkdir(parents=True)
-    for module in ("__init__", "__main__", "files", "run", "stamps"):
+    for module in ("__init__", "__main__", "files", "records", "run", "stamps"):
         shutil.copy(Path(run.__file__).with_name(f"{module}.py"), package)
     done = subprocess.run(
         [sys.executable, "-m", "cvlab", "run", "small"], cwd=package.parent, capture_output=True, text=True, check=False
@@ -159,11 +161,123 @@ def test_an_execution_tells_what_it_ran_on_and_how_long_each_cell_took(book):
     assert told["versions"]["python"] == platform.python_version() and told["files"] == {}
 
 
+# What was measured
+
+CLAIMS = """
+import numpy as np
+from cvlab.check import Claims, check, exercise
+claim = Claims(dataset == 'objects')
+check('accuracy', 0.123456789, at_least=0.1)
+check('shapes', np.arange(3), equals=[0, 1, 2])
+claim('toys', 0.75, at_most=0.5)
+claim('other toys', lambda: 7, equals=7)
+exercise('sum', ..., equals=3)
+"""
+
+
+def measured(path):
+    return json.loads(path.read_text())
+
+
+def test_metrics_hold_every_claim_in_full_precision_with_its_bound_and_outcome(book):
+    write_chapter(book, CLAIMS)
+    assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(book / "mine.ipynb")]) == 3
+    claims = measured(book / "mine.metrics.json")["claims"]
+    facts = [(c["name"], c["value"], c["at_least"], c["at_most"], c["equals"], c["outcome"]) for c in claims]
+    assert facts == [
+        ("accuracy", 0.123456789, 0.1, None, None, "held"),
+        ("shapes", [0, 1, 2], None, None, [0, 1, 2], "held"),
+        ("toys", 0.75, None, 0.5, None, "failed"),
+        ("other toys", 7, None, None, 7, "held"),
+    ]
+    assert {claim["cell"] for claim in claims} == {3}, "the parameters, those of the run, and this one"
+
+
+def test_a_claim_about_the_books_data_is_noted_as_skipped_with_other_data(book):
+    write_chapter(book, CLAIMS)
+    assert command.main(["run", "small", "-p", "dataset", "voc", "-o", str(book / "mine.ipynb")]) == 0
+    told = measured(book / "mine.metrics.json")
+    assert told["counts"] == {"held": 2, "failed": 0, "skipped": 2}
+    assert [c["value"] for c in told["claims"] if c["outcome"] == "skipped"] == [0.75, None]
+
+
+def test_metrics_name_parameters_versions_device_seconds_seed_and_commit(book, monkeypatch):
+    monkeypatch.setattr(records, "commit", lambda: "0" * 40)
+    path = write_chapter(book, "1")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source += "\nseed = 5"
+    nbformat.write(notebook, path)
+    assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(book / "mine.ipynb")]) == 0
+    told = measured(book / "mine.metrics.json")
+    assert told["parameters"]["seeds"] == 4 and told["parameters"]["learning_rate"] == 0.1
+    assert told["changed"] == {"seeds": 4} and told["seed"] == 5 and told["commit"] == "0" * 40
+    assert told["outcome"] == "held" and told["error"] is None and told["notebook"] == "mine.ipynb"
+    assert told["versions"]["python"] == platform.python_version() and told["seconds"] > 0
+    assert told["device"] is None, "nothing ran on any"
+
+
+def test_a_recorded_run_has_the_same_cells_and_outputs(book):
+    write_chapter(book, CLAIMS)
+    plain = run.execute("week1/small", book / "plain.ipynb", {"dataset": "voc"})
+    records.execute("week1/small", "quick", {"dataset": "voc"}, book / "noted.ipynb")
+    one, other = (nbformat.read(book / f"{name}.ipynb", as_version=4) for name in ("plain", "noted"))
+    assert [c.source for c in one.cells] == [c.source for c in other.cells]
+    assert [c.get("outputs") for c in one.cells] == [c.get("outputs") for c in other.cells]
+    assert [c.get("execution_count") for c in one.cells] == [c.get("execution_count") for c in other.cells]
+    assert plain["claims"] == {"skipped": 2, "failed": 0}
+
+
+def test_a_failed_run_keeps_the_claims_up_to_there(book):
+    write_chapter(book, "from cvlab.check import check\ncheck('sum', 3, equals=3)", "boxes = []\nboxes[3]")
+    assert command.main(["run", "small", "-o", str(book / "mine.ipynb")]) == 1
+    told = measured(book / "mine.failed.metrics.json")
+    assert (told["outcome"], told["cell"], told["counts"]["held"]) == ("cell failed", 4, 1)
+    assert "IndexError" in told["error"] and told["notebook"] == "mine.failed.ipynb"
+
+
+def test_a_kernel_that_is_killed_leaves_its_claims(book):
+    claim = "from cvlab.check import check\ncheck('sum', 3, equals=3)"
+    write_chapter(book, claim, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert command.main(["run", "small", "-o", str(book / "mine.ipynb")]) == 1
+    told = measured(book / "mine.failed.metrics.json")
+    assert (told["outcome"], told["cell"], told["counts"]["held"]) == ("kernel died", None, 1)
+
+
+def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.json"
+    records.write(path, {"seconds": 1})
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        records.write(path, {"seconds": 2})
+    assert measured(path) == {"seconds": 1} and os.listdir(tmp_path) == ["metrics.json"]
+
+
+def test_the_number_of_devices_reaches_the_kernel(book, monkeypatch):
+    monkeypatch.setenv("CVLAB_DEVICES", "1")
+    write_chapter(book, "import os\nprint(os.environ['CVLAB_DEVICES'])")
+    assert command.main(["run", "small", "--devices", "2", "-o", str(book / "mine.ipynb")]) == 0
+    assert nbformat.read(book / "mine.ipynb", as_version=4).cells[-1].outputs[0].text == "2\n"
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["run", "small", "--devices", "0"])
+
+
+def test_in_a_log_progress_is_a_line_now_and_then(book):
+    stream = io.StringIO()
+    with run.Progress("small", run.read_notebook("week1/small"), stream, every=0.1):
+        time.sleep(0.35)
+    lines = stream.getvalue().splitlines()
+    assert 2 <= len(lines) <= 4 and set(lines) == {"small, 0 s"}
+
+
 def test_ctrl_c_gets_one_line_and_status_130(book, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "execute", interrupted)
+    monkeypatch.setattr(records, "execute", interrupted)
     assert command.main(["run", "small"]) == 130
     assert capsys.readouterr().err == "run: stopped; nothing was written\n"
 
@@ -180,16 +294,16 @@ def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernel
     assert command.main(["run", "small", "-p", "seeds", "4", "-o", str(target)]) == 0
     printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
     assert printed == ["4", sys.executable, "0", str(book / "chapters" / "week1")]
-    assert os.listdir(target.parent) == ["small.ipynb"]
+    assert sorted(os.listdir(target.parent)) == ["small.ipynb", "small.metrics.json"]
 
 
-@pytest.mark.parametrize(("overrides", "status"), [([], 1), (["-p", "seeds", "4"], 0)])
+@pytest.mark.parametrize(("overrides", "status"), [([], 1), (["-p", "seeds", "4"], 3)])
 def test_a_claim_is_asserted_with_the_chapters_own_parameters_and_reported_with_others(book, overrides, status):
     write_chapter(book, "from cvlab.check import check\ncheck('seeds', seeds, at_least=7)")
     target = book / "out" / "small.ipynb"
     assert command.main(["run", "small", "-o", str(target), *overrides]) == status
     assert "CVLAB_CHECKS" not in os.environ
-    if status == 0:
+    if status == 3:
         assert "✗ seeds: 4" in nbformat.read(target, as_version=4).cells[-1].outputs[0].text
 
 
@@ -204,7 +318,7 @@ def test_a_cell_that_raises_is_named_and_what_was_there_before_stays(book, capsy
     assert capsys.readouterr().err == told
     assert "boxes[3]" in failed.read_text()
     assert target.read_text() == EARLIER_RUN
-    assert sorted(os.listdir(target.parent)) == ["small.failed.ipynb", "small.ipynb"]
+    assert sorted(os.listdir(target.parent)) == ["small.failed.ipynb", "small.failed.metrics.json", "small.ipynb"]
     assert nbformat.read(target.parent / "small.failed.ipynb", as_version=4).cells
 
 
@@ -364,7 +478,7 @@ def test_with_other_data_claims_about_the_books_are_skipped_and_counted(book, ca
 def test_with_other_parameters_claims_about_the_books_data_are_reported_and_counted(book, capsys):
     write_chapter(book, ABOUT_TOYS)
     target = book / "mine.ipynb"
-    assert command.main(["run", "small", "-p", "seeds", "6", "-o", str(target)]) == 0
+    assert command.main(["run", "small", "-p", "seeds", "6", "-o", str(target)]) == 3
     printed = nbformat.read(target, as_version=4).cells[-1].outputs[0].text.splitlines()
     assert printed == ["✓ sizes: all 2 values agree", "✗ toys: 6, expected 7", "✓ toys in all = 500"]
     told = capsys.readouterr().out.splitlines()[1:]

@@ -446,3 +446,12 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_labels_of_boxes_that_coincide_do_not_cover_one_another():
+    image, boxes = np.full((160, 160, 3), 120, "uint8"), np.array([[40.0, 40, 120, 120]] * 4)
+    bare, first = (show.draw_boxes(image, boxes, [text, "", "", ""]) for text in ("", "car 0.91"))
+    label = (first != bare).any(-1)
+    every = show.draw_boxes(image, boxes, ["car 0.91", "cat 0.80", "dog 0.70", "mug 0.60"])
+    np.testing.assert_array_equal(every[label], first[label])
+    assert (every != bare).any(-1).sum() > 3.5 * label.sum()  # each of the four can be read

@@ -38,7 +38,7 @@
 
     window.addEventListener("scroll", soon, { passive: true });
     window.addEventListener("resize", soon);
-    mark();
+    soon();
   }
 
   // Paper is white: a page that is dark on the screen is printed in the light theme.
@@ -58,21 +58,28 @@
   // Code that is wider than its place can be scrolled by keyboard. (The theme looks once, before fonts have come and
   // folds were opened.)
   function reachWideCode() {
-    function look(pre) {
-      var wide = pre.scrollWidth > pre.clientWidth || pre.scrollHeight > pre.clientHeight;
-      pre.tabIndex = wide ? 0 : -1;
+    // All are measured before the first is changed, so that the page is laid out once.
+    function look(pres) {
+      var wide = pres.map(function (pre) {
+        return pre.scrollWidth > pre.clientWidth || pre.scrollHeight > pre.clientHeight;
+      });
+      pres.forEach(function (pre, i) {
+        pre.tabIndex = wide[i] ? 0 : -1;
+      });
     }
     var blocks = [].slice.call(document.querySelectorAll("pre"));
     var resized = new ResizeObserver(function (entries) {
-      entries.forEach(function (entry) {
-        look(entry.target);
-      });
+      look(
+        entries.map(function (entry) {
+          return entry.target;
+        })
+      );
     });
     blocks.forEach(function (pre) {
       resized.observe(pre); // which also tells when the fold around it opens
     });
     document.fonts.ready.then(function () {
-      blocks.forEach(look);
+      look(blocks);
     });
   }
 

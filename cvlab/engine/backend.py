@@ -4,9 +4,11 @@ Every other module speaks Keras 3 and NumPy. Which backend answers is Keras' own
 variable `KERAS_BACKEND` (`tensorflow`, `jax` or `torch`), read when Keras is first imported.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 
 def name() -> str:
@@ -171,6 +173,79 @@ def clear_gradients(variables: Iterable) -> None:
     if name() == "torch":
         for variable in variables:
             variable.value.grad = None
+
+
+@contextlib.contextmanager
+def on_devices(model: Any, devices: int) -> Iterator[Any]:
+    """Give a copy of a model that is replicated on several devices, for data-parallel training; its weights come back.
+
+    TensorFlow replicates it with `tf.distribute.MirroredStrategy`, JAX with `keras.distribution.DataParallel`. The copy
+    is trained with `train_on_batch` within this context. With one device it is the model itself.
+
+    Args:
+        model: keras.Model that can be cloned.
+        devices: how many GPUs, or CPU devices where there is no GPU.
+
+    Raises:
+        ValueError: there are fewer devices, or the backend is PyTorch.
+    """
+    if devices == 1:
+        yield model
+        return
+    import keras
+
+    with _distribution(devices):
+        copy = keras.models.clone_model(model)
+        copy.set_weights(model.get_weights())
+        yield copy
+    model.set_weights(copy.get_weights())
+
+
+def _distribution(devices):
+    """Give the context in which models are replicated on so many devices."""
+    module, active = _module(), name()
+    if active == "tensorflow":
+        listed = module.config.list_logical_devices("GPU") or module.config.list_logical_devices("CPU")
+    else:
+        listed = module.devices() if active == "jax" else [module]
+    if not 1 <= devices <= len(listed):
+        raise ValueError(f"on_devices: devices is {devices!r}, and {active} has {len(listed)} to share a training")
+    if active == "tensorflow":
+        return module.distribute.MirroredStrategy([each.name for each in listed[:devices]]).scope()
+    import keras
+
+    return keras.distribution.DataParallel(devices=listed[:devices]).scope()
+
+
+def train_on_batch(model: Any, inputs: Any, targets: Any, devices: int = 1) -> Any:
+    """Take one training step, and give its loss; with several devices, each takes an equal part of the batch.
+
+    A loss that is a mean over the examples is the same on any number of devices. On TensorFlow, one that divides by
+    something else of the batch, such as its number of objects, does so on each device for itself.
+
+    Args:
+        model: compiled; from `on_devices`, with the same `devices`.
+        inputs, targets: arrays, or lists or dicts of arrays, whose length `devices` divides.
+    """
+    if devices > 1:
+        import keras
+
+        length = len(keras.tree.flatten(inputs)[0])
+        if length % devices:
+            raise ValueError(f"train_on_batch: the batch has {length} examples, which {devices} devices can't share")
+        if name() == "tensorflow":
+            strategy = model.distribute_strategy
+
+            def share(array):
+                parts = _module().split(array, devices)
+                return strategy.experimental_distribute_values_from_function(
+                    lambda context: parts[context.replica_id_in_sync_group]
+                )
+
+            model.make_train_function()
+            shared = keras.tree.map_structure(share, (inputs, targets))
+            return model.train_function(iter([shared]))["loss"].numpy()
+    return model.train_on_batch(inputs, targets, return_dict=True)["loss"]
 
 
 def device() -> str:

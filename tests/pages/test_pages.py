@@ -175,6 +175,21 @@ def test_every_link_within_the_book_leads_somewhere(pages, name):
 
 
 @every_page
+def test_the_page_does_not_shift_as_it_loads(visit, name):
+    shift = visit(name).page.evaluate(
+        """() => new Promise(done => {
+            const end = performance.getEntriesByType("navigation")[0].loadEventEnd + 500;
+            let sum = 0;
+            new PerformanceObserver(list => list.getEntries().forEach(each => {
+                if (each.startTime < end) sum += each.value;
+            })).observe({type: "layout-shift", buffered: true});
+            setTimeout(() => done(sum), 200);
+        })"""
+    )
+    assert shift <= 0.05
+
+
+@every_page
 def test_every_picture_is_there_and_says_what_it_shows(visit, name):
     page = visit(name).page
     page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
