@@ -55,7 +55,7 @@ test-lessons: $(TEST) $(NODE)  ## test with every lesson, and the coverage of th
 	@$(PY) -m pytest $(PARALLEL) --cov cvlab tests
 	@CVLAB_FIGURES=strict PYTHONPATH=tests $(PY) -m pytest $(NBVAL) $$($(PY) book/audit.py --all)
 	@$(PY) -m pytest --weekly -m weekly tests/test_run.py tests/test_resume.py tests/test_sweep.py tests/test_grade.py \
-	    tests/test_devices.py
+	    tests/test_devices.py tests/test_full_profile.py
 
 test-all: test-lessons test-render colab lowest torch  ## what is weekly: every lesson, other versions, other backends
 

@@ -181,20 +181,20 @@ def main():
     if options.here:
         print(json.dumps(ALONE[options.kind]()))
         return
-    path = RESULTS / "memory.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     wanted = [run.find_chapter(name) for name in options.lessons] or run.chapters()
-    if options.kind in (None, "lessons"):
-        for name in wanted:
-            known = next((row for row in rows if row.get("lesson") == name), None)
-            if known and known["digest"] == digest(name) and not options.lessons:
-                continue
-            rows = [row for row in rows if row.get("lesson") != name] + [lesson(name)]
-            keep(rows)
+    for name in wanted if options.kind in (None, "lessons") else ():
+        known = next((row for row in measured() if row.get("lesson") == name), None)
+        if options.lessons or known is None or known["digest"] != digest(name):
+            keep(lesson(name))
     for kind in ALONE:
-        if options.kind == kind or (options.kind is None and not any(row["kind"] == kind for row in rows)):
-            rows = [row for row in rows if row["kind"] != kind] + [apart(kind)]
-            keep(rows)
+        if options.kind == kind or (options.kind is None and all(row["kind"] != kind for row in measured())):
+            keep(apart(kind))
+
+
+def measured():
+    """List the rows of results/memory.json."""
+    path = RESULTS / "memory.json"
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
 def apart(kind):
@@ -204,10 +204,13 @@ def apart(kind):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def keep(rows):
-    print(json.dumps(rows[-1]), flush=True)
+def keep(row):
+    """Write a row in place of an earlier one of the same; lessons come first, in the book's order."""
+    print(json.dumps(row), flush=True)
     order = run.chapters()
-    rows = sorted(rows, key=lambda row: order.index(row["lesson"]) if row["kind"] == "lesson" else len(order))
+    others = [each for each in measured() if (each["kind"], each.get("lesson")) != (row["kind"], row.get("lesson"))]
+    rows = [each for each in [*others, row] if each["kind"] != "lesson" or each["lesson"] in order]
+    rows.sort(key=lambda each: order.index(each["lesson"]) if each["kind"] == "lesson" else len(order))
     about = machine("keras", "tensorflow-cpu", "numpy")
     write("memory", {"command": "python -m experiments.memory", "bars": BARS, "machine": about, "rows": rows})
 

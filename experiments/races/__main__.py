@@ -54,7 +54,7 @@ RACES = {
         ),
     ),
     "explain": Race("explain", 480, 3, ("--models", "MobileNetV2")),
-    "explain, ResNet50": Race("explain", 420, 2, ("--models", "ResNet50", "--methods", "saliency", "grad_cam")),
+    "explain_resnet50": Race("explain", 420, 2, ("--models", "ResNet50", "--methods", "saliency", "grad_cam")),
     "fcn": Race("fcn", 270, 2, bars=(("a forward pass", "FCN-8s, label maps", "encoder", 1.1),)),
     "retinanet": Race(
         "retinanet",
