@@ -190,7 +190,7 @@ for _ in range(10_000):
         (1, 1, 0, 0),
         "total: it ",  # printed too much, or its kernel took too much memory for what is not sent yet
     ),
-    "prints at once": ("two", 'print("x" * 1_000_000_000)', (1, 1, 0, 0), "largest: "),
+    "prints at once": ("two", 'print("x" * 1_000_000_000)', (1, 1, 0, 0), ""),
     "kills": ("one", "import os\nos.kill(os.getpid(), 9)", (1, 1, 0, 0), "total: the kernel died"),
     "leaves": ("two", "import os\nos._exit(0)", (1, 1, 0, 0), "largest: the kernel died"),
     "raises": ("one", "total = 1 / 0", (1, 1, 0, 0), "graded"),
@@ -283,6 +283,13 @@ def test_thirty_submissions_have_thirty_rows_and_the_bad_ones_harm_no_other(book
     assert_as_expected(rows, BAD)
     assert rows["text"]["outcome"].startswith("not a notebook")
     assert no_process_is_left()
+
+
+@pytest.mark.weekly
+def test_an_output_that_is_too_large_for_one_message_is_told(book):
+    submit(book, "prints", two='print("x" * 100_000_000)\nlargest, smallest = 3, 1')
+    row = graded(book, "--memory", "3")["prints"]
+    assert counts(row) == (1, 1, 0, 0) and row["outcome"] == "largest: it printed too much", row
 
 
 @pytest.mark.weekly
