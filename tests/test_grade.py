@@ -138,6 +138,12 @@ def test_a_spreadsheet_takes_no_text_of_a_submission_for_a_formula():
     assert grade.cell_of("anna\x1b[2J\n.ipynb") == "anna [2J .ipynb"
 
 
+def test_the_environment_of_a_submission_holds_no_secrets_and_no_home(book):
+    environment = grade.clean_environment("/scratch", "mark")
+    assert SECRET not in environment.values() and environment["HOME"] == "/scratch"
+    assert "SSH_AUTH_SOCK" not in environment and environment["PATH"] == os.environ["PATH"]
+
+
 def test_a_check_that_says_it_twice_or_not_at_all_has_failed():
     said = "✓ total: 12. That is right."
     assert sandbox.judged("total", said, None) == ("passed", said)
