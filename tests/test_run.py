@@ -279,7 +279,7 @@ def test_ctrl_c_gets_one_line_and_status_130(book, capsys, monkeypatch):
 
     monkeypatch.setattr(records, "execute", interrupted)
     assert command.main(["run", "small"]) == 130
-    assert capsys.readouterr().err == "run: stopped; nothing was written\n"
+    assert capsys.readouterr().err == "run: stopped; no notebook was written\n"
 
 
 def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernels_the_user_has(book, monkeypatch):
