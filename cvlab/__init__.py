@@ -14,6 +14,7 @@ __all__ = [
     "deconv",
     "explain",
     "explore",
+    "faster_rcnn",
     "files",
     "interact",
     "learn",
