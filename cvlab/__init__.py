@@ -20,7 +20,6 @@ __all__ = [
     "learn",
     "localize",
     "metrics",
-    "networks",
     "page",
     "propose",
     "rcnn",

@@ -92,3 +92,9 @@ def write(name, result, indent=1):
     finally:
         partial.unlink(missing_ok=True)
     print(f"\n{target.relative_to(Path(__file__).parents[1])} written")
+
+
+def write_rows(name, rows, sha256, **more):
+    """Write the rows of `experiments/<name>.py`, with its command, the checksum of its data, and the machine."""
+    about = {"command": f"python -m experiments.{name}", **more, "sha256": sha256}
+    write(name, {**about, "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})
