@@ -22,9 +22,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from . import backend, networks
+from . import backend
 from .deconv import deconvnet as deconvnet  # explain.deconvnet, too
 from .deconv import strongest as strongest
+from .engine import networks
 from .engine.folded import batched
 from .metrics import baseline_images
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from cvlab import backend, boxes, classify, data, metrics, propose, rcnn, retinanet
+from cvlab import backend, boxes, classify, data, faster_rcnn, metrics, propose, rcnn, retinanet
 
 from ._timing import machine, resume, side_by_side, write
 
@@ -168,9 +168,9 @@ def run_faster(scenes, split, seed, rate, steps=STEPS):
     train, part = scenes.large["train"], scenes.large[split]
     maps, test_maps = Rows(scenes.maps("train")), Rows(scenes.maps(split))
     backend.set_seed(seed)
-    detector = rcnn.faster_rcnn(scenes.body, len(train.class_names), SIDE)
+    detector = faster_rcnn.faster_rcnn(scenes.body, len(train.class_names), SIDE)
     given = train.images, train.boxes, train.labels
-    history = rcnn.train_faster_rcnn(detector, *given, steps, rate, seed=seed, maps=maps)
+    history = faster_rcnn.train_faster_rcnn(detector, *given, steps, rate, seed=seed, maps=maps)
     proposals, by_limit = detector.propose(part.images, LIMIT, test_maps), {}
     for limit in LIMITS[2:]:
         first = [one[:limit] for one in proposals]
