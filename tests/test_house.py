@@ -434,7 +434,7 @@ MOST_LINES = {
     "checkpoints": 120,
     "classify": 170,
     "deconv": 155,
-    "explain": 290,
+    "explain": 335,
     "faster_rcnn": 155,
     "learn": 110,
     "localize": 220,
