@@ -5,7 +5,7 @@
 // and then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
 "use strict";
 
-importScripts("maths.js");
+importScripts(`maths.js${self.location.search}`); // with the version that the page has asked for
 
 const FOLDER = new URL(".", self.location.href);
 const BATCH = 7; // hidden images at a time; of SmoothGrad, half as many noisy ones
