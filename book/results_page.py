@@ -69,7 +69,7 @@ def provenance(sources):
         result = read(name)
         where = result.get("machine") or (result if "cpu" in result else {})
         rows = result.get("rows", [{}])
-        where = where or rows[-1].get("machine", {})
+        where = where or rows[-1].get("machine") or result.get("runtimes", {}).get("machine", {})
         date = where.get("date") or str(rows[-1].get("date", ""))[:10]
         parts = [f"`experiments/results/{name}.json`"]
         parts += [f"measured on {date}"] if date else []
@@ -347,7 +347,7 @@ def two_stage(result):
 def focal(short, long):
     rows = [row | {"data": "scenes", "trained": "at 128 pixels"} for row in short["rows"] if row["split"] == "test"]
     rows += [row | {"trained": "longer"} for row in long["rows"] if row["split"] == "test"]
-    what = {"scenes": "scenes", "few": "few, small objects"}
+    what = {"few": "few, small objects", "raccoon": "photographs of raccoons"}
     groups = dict.fromkeys(
         (row["trained"], row["data"], row["loss"], row["prior"], row["levels"], row["steps"]) for row in rows
     )
@@ -390,6 +390,27 @@ def compare_losses(kept, what):
             f"{entropy.mean():.2f} "
             f"with cross-entropy, {verdict}."
         )
+
+
+def built(result):
+    rows, both = result["rows"], ("built", "cvlab")
+    runs = {who: np.array([row[who]["AP"] for row in rows]) for who in both}
+    yield Sentence(
+        "The RetinaNet that the lesson builds in view and the one of `cvlab`, from the same first weights: the first "
+        "losses "
+        f"are the same, and after {rows[0]['steps']} steps the ranges of AP overlap.",
+        all(abs(row["built"]["first loss"] - row["cvlab"]["first loss"]) < 1e-3 for row in rows),
+        overlap(runs["built"], runs["cvlab"]),
+    )
+    yield show.table(
+        [
+            {"RetinaNet": {"built": "built in the lesson", "cvlab": "cvlab"}[who]}
+            | {key: spread([row[who][key] for row in rows], 3) for key in ("AP", "AP50", "first loss", "last loss")}
+            for who in both
+        ],
+        name="results-built",
+        caption=f"On {rows[0]['images']} test scenes: mean and range over {len(rows)} seeds.",
+    )
 
 
 def fine_tuning(result):
@@ -692,7 +713,55 @@ def zfnet(result):
     )
 
 
+def shifts(result):
+    names = {"alexnet": "AlexNet", "zfnet": "ZFNet"}
+    rows = [row | each for row in result["rows"] for each in row["shifts"]]
+    by_one = {name: [row["maps"] for row in rows if (row["network"], row["shift"]) == (name, 1)] for name in names}
+    yield Sentence(
+        "When an image moves by one pixel, AlexNet's first maps change by more than a shift explains, and ZFNet's by "
+        "less "
+        "than half of that; a blur before sampling removes most of it {cite}`zhang2019`.",
+        min(low for _, low, _ in by_one["alexnet"]) > 2 * max(high for *_, high in by_one["zfnet"]),
+        all(row["blurred"][0] <= row["maps"][0] / 2 for row in rows),
+    )
+    yield show.table(
+        [
+            {"network": names[row["network"]], "seed": row["seed"], "shift, pixels": row["shift"]}
+            | {
+                text: "{:.3f} ({:.3f}–{:.3f})".format(*row[key])
+                for text, key in (("first maps", "maps"), ("after a blur", "blurred"), ("class changes", "flips"))
+            }
+            for row in rows
+        ],
+        name="results-shifts",
+        caption="Change of the first layer's maps beyond the shift itself, as a share of their deviation, and images "
+        "whose "
+        f"class changes; {rows[0]['images']} images, mean and 95% interval.",
+    )
+
+
 # The book itself
+
+
+def playground(result):
+    runtimes = result["runtimes"]["rows"]
+    yield Sentence(
+        "The playground's networks run in the reader's browser. A visit fetches a network when it is first asked for."
+    )
+    yield show.table(
+        [{"file": name, "MB": f"{size:.1f}"} for name, size in result["sizes (MB)"].items()],
+        name="results-playground",
+        caption="Files of the playground.",
+    )
+    yield show.table(
+        [
+            {"runtime": name, "median ms": f"{row['median_ms']:.0f}", "MB, gzip": f"{row['gzip_mb']:.1f}"}
+            for name, row in runtimes.items()
+            if isinstance(row, dict)
+        ],
+        name="results-runtimes",
+        caption="Two runtimes side by side in headless Chromium, one image.",
+    )
 
 
 def lessons():
@@ -932,6 +1001,7 @@ ENTRIES = {
     "propose": (("propose",), propose),
     "two_stage": (("two_stage",), two_stage),
     "focal": (("focal", "focal_long"), focal),
+    "built": (("built",), built),
     "fine_tuning": (("fine_tuning",), fine_tuning),
     "segment": (("segment",), segment),
     "strides": (("strides",), strides),
@@ -943,6 +1013,8 @@ ENTRIES = {
     "judge": (("judge",), judge),
     "randomisation": (("randomisation",), randomisation),
     "zfnet": (("zfnet",), zfnet),
+    "shifts": (("shifts",), shifts),
+    "playground": (("playground",), playground),
     "lessons": ((), lessons),
     "races": (("races",), races),
     "memory": (("memory",), memory),

@@ -68,7 +68,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument(
         "--devices", type=positive, metavar="N", help="GPUs that share each batch of a training (default: 1)"
     )
-    command.set_defaults(do=run_chapter, when_stopped="nothing was written")
+    command.set_defaults(do=run_chapter, when_stopped="no notebook was written")
 
     command = commands.add_parser(
         "sweep",

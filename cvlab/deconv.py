@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from . import backend, networks
+from . import backend
+from .engine import networks
 from .engine.activations import RECTIFIERS
 from .engine.folded import product, same_padding, value
 from .engine.opened import CONVOLUTIONS

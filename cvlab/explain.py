@@ -1,4 +1,4 @@
-"""What a classifier looks at: CAM, Grad-CAM, gradients and their means, occlusion.
+"""What a classifier looks at: CAM, Grad-CAM, gradients and their means, occlusion, RISE.
 
 What is explained is always the logit: the score that a softmax or sigmoid at the model's end turns into a probability.
 A model with one output, a sigmoid or its logit, has two classes: 0 is the one whose probability p it gives, and 1 the
@@ -22,9 +22,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from . import backend, networks
+from . import backend
 from .deconv import deconvnet as deconvnet  # explain.deconvnet, too
 from .deconv import strongest as strongest
+from .engine import networks
 from .engine.folded import batched
 from .metrics import baseline_images
 
@@ -340,20 +341,74 @@ def occlusion(
     Source: Zeiler and Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2.
     """
     network, batch, classes = _opened("occlusion", model, images, classes)
-    masks = _windows(batch.shape[1:3], window, stride)
-    hidden, whole = baseline_images(batch, baseline, "occlusion"), _outputs("occlusion", network, batch, batch_size)
-    classes = np.where(classes < 0, _most_probable(network, whole), classes)
-    falls = np.empty((len(batch), len(masks)), np.float32)
-    for first in range(0, falls.size, 4 * batch_size):
-        row, place = np.divmod(np.arange(first, min(first + 4 * batch_size, falls.size)), len(masks))
-        covered = np.where(masks[place][..., None] > 0, hidden[row], batch[row])
-        fall = whole[row] - _outputs("occlusion", network, covered, batch_size)
-        fall = np.concatenate([fall, -fall], axis=1) if network.is_two_sided else fall
-        falls[row, place] = fall[np.arange(len(row)), classes[row]]
+    windows, hidden = _windows(batch.shape[1:3], window, stride), baseline_images(batch, baseline, "occlusion")
+    classes = _with_predicted("occlusion", network, batch, classes, batch_size)
+    whole = _masked_logits("occlusion", network, batch, hidden, np.ones_like(windows[:1]), classes, batch_size)
+    falls = whole - _masked_logits("occlusion", network, batch, hidden, 1 - windows, classes, batch_size)
     if not falls.any(axis=1).all():
         network.check_weights("occlusion")  # a ReLU may make 0 of NaN
-    maps = np.einsum("np,phw->nhw", falls, masks, optimize=True) / masks.sum(axis=0)
+    maps = np.einsum("np,phw->nhw", falls, windows, optimize=True) / windows.sum(axis=0)
     return _heatmaps(maps, images, raw)
+
+
+def rise(
+    model: "keras.Model",
+    images: np.ndarray,
+    classes: int | np.ndarray | None = None,
+    masks: int = 500,
+    cells: int = 7,
+    keep: float = 0.5,
+    baseline: Any = "mean",
+    seed: int = 0,
+    batch_size: int = 16,
+    raw: bool = False,
+) -> np.ndarray:
+    """Map by how much the logit is above its mean when a pixel stays visible and others are hidden at random.
+
+    A mask M is a grid of `cells` × `cells` random zeros and ones, upsampled bilinearly and shifted at random by up to
+    a cell. Where M is 1 the image is visible, where it is 0 the baseline is. Over all masks, a pixel gets the mean of
+    (logit − mean logit) · M, divided by `keep`. What is negative becomes 0, and each map is divided by its own maximum.
+    The paper takes probabilities instead of logits, and leaves the mean in, which adds nearly the same to all pixels.
+
+    Args:
+        model, images, classes: as in `cam`, but any classifier will do. Predicted classes are those of the images.
+        masks: how many; all images get the same ones.
+        cells: of a mask's grid, along each side.
+        keep: probability that a cell is visible.
+        baseline: what hides the image, as in `integrated_gradients`, by default its mean colour.
+        seed: of the masks.
+        batch_size: masked images at a time.
+        raw: give the map before negative values are cut off and the rest is scaled.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], or of either sign if raw; for one image (H, W).
+
+    Raises:
+        ValueError: as `saliency`, and for masks, cells, a probability or a baseline that don't fit.
+
+    Source: Petsiuk, Das and Saenko, RISE: randomized input sampling for explanation of black-box models, BMVC 2018,
+        eq. 6 and section 3.2.
+    """
+    network, batch, classes = _opened("rise", model, images, classes)
+    if not (int(masks) == masks >= 1 and int(cells) == cells and 1 <= cells <= min(batch.shape[1:3]) and 0 < keep < 1):
+        raise ValueError(
+            f"rise: masks={masks!r}, cells={cells!r} and keep={keep!r}, expected an integer from 1 on, one from 1 to "
+            f"{min(batch.shape[1:3])}, the image's shorter side, and a probability above 0 and below 1"
+        )
+    hidden = baseline_images(batch, baseline, "rise")
+    classes = _with_predicted("rise", network, batch, classes, batch_size)
+    generator, together = np.random.default_rng(seed), max(1, batch_size // len(batch))  # masks that fit a batch
+    scores, weighted, cover = np.zeros((len(batch), masks)), np.zeros(batch.shape[:3]), np.zeros(batch.shape[1:3])
+    for first in range(0, masks, together):
+        part = range(first, min(first + together, masks))
+        visible = np.stack([_random_mask(generator, batch.shape[1:3], cells, keep) for _ in part])
+        scores[:, part] = _masked_logits("rise", network, batch, hidden, visible, classes, batch_size)
+        weighted += np.einsum("nm,mhw->nhw", scores[:, part], visible)
+        cover += visible.sum(axis=0)
+    if not np.ptp(scores, axis=1).all():
+        network.check_weights("rise")  # a ReLU may make 0 of NaN
+    maps = (weighted - scores.mean(axis=1)[:, None, None] * cover) / (masks * keep)
+    return _heatmaps(maps.astype(np.float32), images, raw)
 
 
 def logits(model: "keras.Model", images: np.ndarray, batch_size: int = 16) -> np.ndarray:
@@ -563,6 +618,36 @@ def _with_predicted(caller, network, batch, classes, batch_size):
     if (classes >= 0).all():
         return classes
     return _most_probable(network, _outputs(caller, network, batch, batch_size))
+
+
+def _masked_logits(caller, network, batch, hidden, masks, classes, batch_size):
+    """Compute the class's logit of each image under each mask.
+
+    Args:
+        batch, hidden: (N, H, W, C) float32, the images and what hides them.
+        masks: (M, H, W) float32, from 1, where the image is visible, to 0, where it is hidden.
+        classes: (N,) ints.
+
+    Returns:
+        (N, M) float32.
+    """
+    logits = np.empty((len(batch), len(masks)), np.float32)
+    for first in range(0, logits.size, 4 * batch_size):
+        row, mask = np.divmod(np.arange(first, min(first + 4 * batch_size, logits.size)), len(masks))
+        visible = masks[mask][..., None]
+        scores = _outputs(caller, network, visible * batch[row] + (1 - visible) * hidden[row], batch_size)
+        scores = np.concatenate([scores, -scores], axis=1) if network.is_two_sided else scores
+        logits[row, mask] = scores[np.arange(len(row)), classes[row]]
+    return logits
+
+
+def _random_mask(generator, size, cells, keep):
+    """Draw one of RISE's masks, (H, W) float32 in [0, 1]."""
+    grid = (generator.random((cells, cells)) < keep).astype(np.float32)
+    height, width = (-(-length // cells) for length in size)  # of a cell, in pixels
+    large = cv2.resize(grid, ((cells + 1) * width, (cells + 1) * height), interpolation=cv2.INTER_LINEAR)
+    top, left = generator.integers(height), generator.integers(width)
+    return large[top : top + size[0], left : left + size[1]]
 
 
 def _windows(size, window, stride):

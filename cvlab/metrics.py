@@ -1,8 +1,5 @@
 """Metrics: how good are detections, segmentations and explanation maps?"""
 
-import collections
-import contextlib
-import io
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from cvlab.boxes import convert
+from cvlab.engine import coco
 
 if TYPE_CHECKING:
     import keras
@@ -67,56 +64,19 @@ def detection_scores(
             "expected equal numbers, one entry per image".format(*lengths)
         )
     count = len(true_boxes)
-    truth = _annotations("true_boxes", true_boxes, "true_labels", true_labels, class_names)
-    detections = _annotations("boxes", boxes, "labels", labels, class_names, scores)
-    crowds = _ignored("crowd", crowd_boxes, crowd_labels, count, class_names)
-    difficult = _ignored("difficult", difficult_boxes, difficult_labels, count, class_names)
+    truth = coco.annotations("true_boxes", true_boxes, "true_labels", true_labels, class_names)
+    detections = coco.annotations("boxes", boxes, "labels", labels, class_names, scores)
+    crowds = coco.ignored("crowd", crowd_boxes, crowd_labels, count, class_names)
+    difficult = coco.ignored("difficult", difficult_boxes, difficult_labels, count, class_names)
     present = sorted({annotation["category_id"] for annotation in truth + detections})
     classes = present if class_names is None else list(range(len(class_names)))
-    truth = _with_ignored(truth, crowds, difficult, detections)
-    precision = _average_precision(truth, detections, count, classes, max_boxes)
+    truth = coco.with_ignored(truth, crowds, difficult, detections)
+    precision = coco.average_precision(truth, detections, count, classes, max_boxes)
     valid = precision[:, ~np.isnan(precision[0])]
     parts = {"AP": valid, "AP50": valid[0], "AP75": valid[5]}
     result: dict = {name: float(part.mean()) if part.size else math.nan for name, part in parts.items()}
     keys = classes if class_names is None else class_names
     return result | {"AP50_by_class": {key: float(value) for key, value in zip(keys, precision[0])}}
-
-
-def _with_ignored(truth, crowds, difficult, detections):
-    """Add crowd regions and difficult objects to the true annotations, as the evaluator expects them."""
-    truth = truth + [annotation | {"iscrowd": 1} for annotation in crowds]
-    # The evaluator ignores objects outside its range of areas, but lets each match only one detection. So each
-    # difficult object is repeated as often as there are detections of its class in its image.
-    counts = collections.Counter((annotation["image_id"], annotation["category_id"]) for annotation in detections)
-    for annotation in difficult:
-        truth += [annotation | {"area": -1}] * counts[annotation["image_id"], annotation["category_id"]]
-    return [annotation | {"id": number} for number, annotation in enumerate(truth, 1)]
-
-
-def _average_precision(truth, detections, num_images, classes, max_boxes):
-    """Run COCO's evaluator: average precision by IoU threshold and class, nan for classes without objects."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):  # the evaluator prints its progress
-        sides = []
-        for annotations in (truth, detections):
-            side = COCO()
-            side.dataset = {
-                "images": [{"id": image} for image in range(num_images)],
-                "categories": [{"id": label} for label in classes],
-                "annotations": annotations,
-            }
-            side.createIndex()
-            sides.append(side)
-        evaluator = COCOeval(*sides, iouType="bbox")
-        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, math.inf]], ["all"]
-        evaluator.params.maxDets = [max_boxes]
-        evaluator.evaluate()
-        evaluator.accumulate()
-    precision = evaluator.eval["precision"][..., 0, 0].mean(axis=1)
-    precision[precision < 0] = np.nan  # −1: no object of the class
-    return precision
 
 
 def segmentation_scores(y_true: np.ndarray, y_pred: np.ndarray, num_classes: int, ignore: int | None = None) -> dict:
@@ -357,46 +317,3 @@ def _maps_and_masks(maps, masks, caller):
     if not np.isfinite(maps).all():
         raise ValueError(f"{caller}: maps hold NaN or infinite numbers, expected finite ones")
     return maps, masks
-
-
-def _ignored(kind, boxes, labels, count, class_names):
-    """Convert crowds or difficult objects to COCO's annotations, after checking that there is one entry per image."""
-    if boxes is None and labels is None:
-        return []
-    if boxes is None or labels is None or not len(boxes) == len(labels) == count:
-        lengths = " and ".join("None" if each is None else f"{len(each)}" for each in (boxes, labels))
-        raise ValueError(
-            f"detection_scores: {kind}_boxes and {kind}_labels hold {lengths} entries, expected {count} "
-            "each, one per image, or None for both"
-        )
-    return _annotations(f"{kind}_boxes", boxes, f"{kind}_labels", labels, class_names)
-
-
-def _annotations(boxes_name, boxes, labels_name, labels, class_names, scores=None):
-    """Convert lists by image to COCO's annotations, numbered from 1, as 0 means unmatched in the evaluator."""
-    annotations, last = [], math.inf if class_names is None else len(class_names) - 1
-    for image, (image_boxes, image_labels) in enumerate(zip(boxes, labels)):
-        try:
-            corners = convert(image_boxes, "xyxy", "xyxy").astype(float)  # to check them
-        except ValueError as error:
-            raise ValueError(f"detection_scores: {boxes_name}[{image}]: {error}") from None
-        columns = (
-            {labels_name: image_labels} if scores is None else {labels_name: image_labels, "scores": scores[image]}
-        )
-        for argument, values in columns.items():
-            values = np.asarray(values, float)
-            if values.shape != (len(corners),) or np.isnan(values).any():
-                raise ValueError(
-                    f"detection_scores: {argument}[{image}] is {values.tolist()}, expected {len(corners)} numbers, "
-                    f"one for each of {boxes_name}[{image}]"
-                )
-        for index, (x_min, y_min, x_max, y_max) in enumerate(corners.tolist()):
-            label, size = image_labels[index], [x_max - x_min, y_max - y_min]
-            if label != int(label) or not 0 <= label <= last:
-                raise ValueError(
-                    f"detection_scores: {labels_name}[{image}][{index}] is {label}, expected a class from 0 to {last}"
-                )
-            annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": int(label), "iscrowd": 0}
-            annotation |= {"bbox": [x_min, y_min, *size], "area": size[0] * size[1]}
-            annotations.append(annotation if scores is None else annotation | {"score": float(scores[image][index])})
-    return annotations

@@ -47,7 +47,7 @@ class CommandError(Exception):
 class ChapterFailed(Exception):
     """A cell raised: `str()` is one line, `traceback` the end of what the kernel said, `notebook` the file with it.
 
-    `cell` is the number of the cell in the notebook, from 1; None where the kernel died.
+    `cell` is the number in the cell's margin, 7 for `In [7]`; None where the kernel died.
     """
 
     def __init__(self, message, traceback="", notebook=None, cell=None):
@@ -358,8 +358,8 @@ def execute(
         _put(partial, failed)
         what = " ".join(f"{error.ename}: {error.evalue}".split())
         traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))
-        number = error.cell_index + 1
-        raise ChapterFailed(f"{name}, cell {number}: {what}", traceback, failed, number) from None
+        cell = f"cell {error.cell_index + 1} (In [{error.exec_count}])"  # its place, and the number in its margin
+        raise ChapterFailed(f"{name}, {cell}: {what}", traceback, failed, error.exec_count) from None
     except nbclient.exceptions.DeadKernelError:
         _take_report(partial)
         _put(partial, failed)

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from cvlab import learn, networks, zoo
-from cvlab.engine import labelling, upsampling
+from cvlab import learn, zoo
+from cvlab.engine import labelling, networks, upsampling
 
 
 def fcn(

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -365,14 +366,16 @@ def connected(scheduler: str | None, workers: int | None, num_runs: int) -> Iter
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     limited = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "NPROC")  # NPROC: XLA's, of JAX
     chosen |= {name: os.environ.get(name, threads) for name in limited} if workers > 1 else {}
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=DASHBOARD,
-        memory_limit=None,  # Dask would count the worker's own memory, not that of its kernel
-        silence_logs=logging.CRITICAL,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Port", UserWarning)  # another is taken, and its address printed
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=DASHBOARD,
+            memory_limit=None,  # Dask would count the worker's own memory, not that of its kernel
+            silence_logs=logging.CRITICAL,
+        )
     client = Client(cluster, set_as_default=False)
     try:
         yield client, chosen, gpus

@@ -119,3 +119,9 @@ def write(name, result, indent=1):
     finally:
         partial.unlink(missing_ok=True)
     print(f"\nexperiments/results/{target.name} written")
+
+
+def write_rows(name, rows, sha256, **more):
+    """Write the rows of `experiments/<name>.py`, with its command, the checksum of its data, and the machine."""
+    about = {"command": f"python -m experiments.{name}", **more, "sha256": sha256}
+    write(name, {**about, "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})

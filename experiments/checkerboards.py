@@ -20,7 +20,7 @@ from keras import ops
 
 from cvlab import backend, classify, data, segment
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 RATES = {"bilinear": 0.01, "as kernel 3": 0.01, "random": 0.03, "resize": 0.03}  # as in the lesson
 KINDS = [
@@ -109,16 +109,7 @@ def main():
     for run in todo:
         rows.append(measure(run, *parts))
         print(json.dumps(rows[-1]), flush=True)
-        write(
-            "checkerboards",
-            {
-                "command": "python -m experiments.checkerboards",
-                "data": "scenes",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-                "rows": rows,
-            },
-        )
+        write_rows("checkerboards", rows, sha256, data="scenes")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 
 from cvlab import backend, classify, data, explain, metrics
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 NAMES = ("cat", "dog")
 TRAINED_ON = {"train": ("train",), "mended": ("train", "mended_train")}
@@ -142,15 +142,7 @@ def main():
         tested = [row for split in TESTED_ON for row in test(model, parts[split], run["seed"])]
         rows.append(run | {"seconds": round(took, 1), "tested": tested})
         print(json.dumps(rows[-1]), flush=True)
-        write(
-            "eyes",
-            {
-                "command": "python -m experiments.eyes",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-                "rows": rows,
-            },
-        )
+        write_rows("eyes", rows, sha256)
 
 
 if __name__ == "__main__":

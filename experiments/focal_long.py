@@ -1,10 +1,10 @@
-"""Measure what the focal loss, the prior and the pyramid are worth in a longer training than `experiments.focal`'s.
+"""Measure what the focal loss, the prior and the pyramid are worth to the lesson's detector, trained for longer.
 
     CVLAB_DATA=… python -m experiments.focal_long    # an hour on two CPU cores; resumable
     python -m experiments.focal_long --twice         # and runs of twice the length, which show how far it has converged
     python -m experiments.focal_long --minutes 7     # a part of it; the next call continues
 
-It writes results/focal_long.json.
+It writes results/focal_long.json, which `chapters/week2/retinanet` shows.
 
 The lesson's detector: a frozen backbone with ImageNet weights, whose feature maps are computed once, and above it a
 pyramid and two heads. Each kind of detector has a learning rate of its own, the best on validation images at half
@@ -41,15 +41,15 @@ LOSSES = {  # gamma, alpha, and the weight of the class loss beside the box loss
 KINDS = [  # loss, prior, levels
     ("focal", 0.01, "three"),
     ("cross-entropy", 0.01, "three"),
-    ("focal x4", 0.01, "three"),
     ("focal", 0.01, "one"),
     ("cross-entropy", 0.5, "three"),
+    ("focal x4", 0.01, "three"),
 ]
 DATASETS = {  # how many of KINDS; side of the images in pixels; basic anchors; steps
     "scenes": {"kinds": 5, "input_size": 160, "anchor_sizes": (20, 40, 80), "steps": 1200},
-    "few": {"kinds": 4, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
-    "raccoon": {"kinds": 4, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 300},
-    "search": {"kinds": 3, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
+    "few": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
+    "raccoon": {"kinds": 2, "input_size": 160, "anchor_sizes": (32, 64, 128), "steps": 300},
+    "search": {"kinds": 2, "input_size": 256, "anchor_sizes": (16, 32, 64), "steps": 400},
 }
 FIRST_RATE, BATCH_SIZE = 1e-3, 8
 PASTED = {"few": (1, None), "search": (16, "car")}  # toys in an image, and the class of the one that counts; None: any

@@ -15,7 +15,7 @@ from keras import layers
 
 from cvlab import classify, data
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 PER_CLASS, SEEDS = 20, 3
 PLAN = [
@@ -56,12 +56,7 @@ def main():
             accuracy = probe(F[np.searchsorted(drawn, chosen)], train.labels[chosen], F_val, val.labels)
             rows.append(run | {"tested": len(val), "accuracy": accuracy})
             print(json.dumps(rows[-1]), flush=True)
-        about = {
-            "command": "python -m experiments.input_size",
-            "sha256": sha256,
-            "machine": machine("keras", "tensorflow-cpu", "numpy"),
-        }
-        write("input_size", {**about, "rows": rows})
+        write_rows("input_size", rows, sha256)
 
 
 if __name__ == "__main__":

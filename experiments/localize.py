@@ -14,7 +14,7 @@ import numpy as np
 
 from cvlab import backend, classify, data, localize
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 SIDES = {"objects": 96, "raccoon_small": 224}  # pixels of the pictures
 FULL = {"input_size": 160, "learning_rate": 2e-3, "steps": 400, "batch_size": 64}
@@ -91,12 +91,7 @@ def main():
         for run in runs:
             rows.append(measure(run, backbone, parts, cached))
             print(json.dumps(rows[-1]), flush=True)
-            about = {
-                "command": "python -m experiments.localize",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-            }
-            write("localize", {**about, "rows": rows})
+            write_rows("localize", rows, sha256)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 from cvlab import backend, boxes, classify, data, localize
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 SIDE, BIAS = 96, -3  # pixels; of the dense layer: a box of 4.6×4.6 pixels, 2.3 pixels from the corner
 FIXED = {"input_size": SIDE, "learning_rate": 2e-3, "batch_size": 32}
@@ -84,12 +84,7 @@ def main():
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-        about = {
-            "command": "python -m experiments.localize_short",
-            "sha256": sha256,
-            "machine": machine("keras", "tensorflow-cpu", "numpy"),
-        }
-        write("localize_short", {**about, "rows": rows})
+        write_rows("localize_short", rows, sha256)
 
 
 if __name__ == "__main__":

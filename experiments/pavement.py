@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cvlab import classify, data, explain, metrics
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 BUILD = Path(__file__).resolve().parents[1] / ".build" / "pavement"
 MODELS = {"before": "resnet20_pavement", "after": "resnet20_pavement_mended"}
@@ -57,12 +57,7 @@ def main():
     for run in todo:
         rows.append(measure(run))
         print(json.dumps(rows[-1]), flush=True)
-        about = {
-            "command": "python -m experiments.pavement",
-            "sha256": sha256,
-            "machine": machine("keras", "tensorflow-cpu", "numpy"),
-        }
-        write("pavement", {**about, "rows": rows})
+        write_rows("pavement", rows, sha256)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from keras import ops
 
 from cvlab import backend, classify, data, metrics, segment
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 SIDE, TRAIN, STEPS, RATE, BATCH = 160, 300, 130, 0.005, 8
 
@@ -77,16 +77,7 @@ def main():
         kept = {key: round(float(scored[key]), 4) for key in ("mean IoU", "pixel accuracy")}
         rows.append(run | {"train": TRAIN, "tested": len(test)} | kept | {"IoU": IoU})
         print(json.dumps(rows[-1]), flush=True)
-        write(
-            "soft_dice",
-            {
-                "command": "python -m experiments.soft_dice",
-                "data": "scenes",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-                "rows": rows,
-            },
-        )
+        write_rows("soft_dice", rows, sha256, data="scenes")
 
 
 if __name__ == "__main__":

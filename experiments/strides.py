@@ -19,7 +19,7 @@ import numpy as np
 
 from cvlab import backend, classify, data, learn, metrics, segment
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 SIDES = {"efficientnet_lite0": (96, 160, 320, 448), "resnet20": (64,)}
 TRAIN, TEST = 200, 100  # images
@@ -111,16 +111,7 @@ def main():
     for run in todo:
         rows.append(measure(run))
         print(json.dumps(rows[-1]), flush=True)
-        write(
-            "strides",
-            {
-                "command": "python -m experiments.strides",
-                "data": "scenes",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-                "rows": rows,
-            },
-        )
+        write_rows("strides", rows, sha256, data="scenes")
 
 
 if __name__ == "__main__":

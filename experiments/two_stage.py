@@ -6,7 +6,8 @@
 Writes results/two_stage.json, which `chapters/week2/two_stage` shows. All four stand on the same EfficientNet-Lite0
 with ImageNet's weights, frozen, and learn from 300 scenes; what can be computed once is kept in a folder.
 R-CNN's settings are those of the lesson before, with 600 steps. The learning rates of Fast R-CNN, which Faster R-CNN
-takes as well, and of RetinaNet were chosen on `val`, the former with half of the steps.
+takes as well, and of RetinaNet were chosen on `val`, the former with half of the steps. RetinaNet is trained a second
+time, with cross-entropy in place of the focal loss and a learning rate of its own.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from cvlab import backend, boxes, classify, data, metrics, propose, rcnn, retinanet
+from cvlab import backend, boxes, classify, data, faster_rcnn, metrics, propose, rcnn, retinanet
 
 from ._timing import machine, resume, side_by_side, write
 
@@ -28,10 +29,12 @@ SIDE, SCENE = 320, 160  # pixels: of what one pass sees, and of the scenes as th
 CROP, LIMIT, KEPT = 96, 300, 100  # R-CNN's crops; proposals an image by selective search, and by Faster R-CNN's own
 IMAGES = {"train": 300, "val": 100, "test": 150}  # how many of each split
 STEPS, BATCH = 400, 4  # of each network, which takes RetinaNet about as long as both of Faster R-CNN's
-RATES = {"Fast": (5e-4, 1e-3, 2e-3), "RetinaNet": (5e-4, 1e-3)}
+ENTROPY = "RetinaNet, cross-entropy"
+LOSSES = {"RetinaNet": (2.0, 0.25), ENTROPY: (0.0, 0.5)}  # gamma and alpha of the focal loss
+RATES = {"Fast": (5e-4, 1e-3, 2e-3), "RetinaNet": (5e-4, 1e-3, 2e-3), ENTROPY: (5e-4, 1e-3, 2e-3, 4e-3)}
 LIMITS = (1, 3, 10, 30, 100, 300)
 DETECTORS = ("R-CNN", "Fast", "Faster", "RetinaNet")
-LONGER = 1600  # steps of RetinaNet, to see what a longer training gives it
+LONGER, BOTH = 1600, 800  # steps of RetinaNet, to see what a longer training gives it; Faster R-CNN's in all
 
 
 def plan():
@@ -39,7 +42,9 @@ def plan():
     choices = [{"kind": "choice", "detector": name, "rate": rate} for name in RATES for rate in RATES[name]]
     first, *others = [[{"kind": "test", "detector": name, "seed": seed} for name in DETECTORS] for seed in range(3)]
     longer = [{"kind": "longer", "detector": "RetinaNet", "steps": LONGER, "seed": 0}]
-    return choices + first + [{"kind": "seconds"}] + sum(others, []) + longer
+    entropy = [{"kind": "test", "detector": ENTROPY, "seed": seed} for seed in range(3)]
+    entropy += [{"kind": "longer", "detector": ENTROPY, "steps": BOTH, "seed": seed} for seed in range(3)]
+    return choices + first + [{"kind": "seconds"}] + sum(others, []) + longer + entropy
 
 
 class Scenes:
@@ -168,9 +173,9 @@ def run_faster(scenes, split, seed, rate, steps=STEPS):
     train, part = scenes.large["train"], scenes.large[split]
     maps, test_maps = Rows(scenes.maps("train")), Rows(scenes.maps(split))
     backend.set_seed(seed)
-    detector = rcnn.faster_rcnn(scenes.body, len(train.class_names), SIDE)
+    detector = faster_rcnn.faster_rcnn(scenes.body, len(train.class_names), SIDE)
     given = train.images, train.boxes, train.labels
-    history = rcnn.train_faster_rcnn(detector, *given, steps, rate, seed=seed, maps=maps)
+    history = faster_rcnn.train_faster_rcnn(detector, *given, steps, rate, seed=seed, maps=maps)
     proposals, by_limit = detector.propose(part.images, LIMIT, test_maps), {}
     for limit in LIMITS[2:]:
         first = [one[:limit] for one in proposals]
@@ -181,7 +186,7 @@ def run_faster(scenes, split, seed, rate, steps=STEPS):
     return detector, by_limit[KEPT] | covered | limits | {"seconds": history["seconds"]}
 
 
-def run_retinanet(scenes, split, seed, rate, steps=STEPS):
+def run_retinanet(scenes, split, seed, rate, steps=STEPS, name="RetinaNet"):
     train, part = scenes.large["train"], scenes.large[split]
     maps, test_maps = ([Rows(level) for level in scenes.levels(name)] for name in ("train", split))
     config = retinanet.RetinaNetConfig(
@@ -194,7 +199,7 @@ def run_retinanet(scenes, split, seed, rate, steps=STEPS):
     def draw(rows, generator):
         return [level[rows] for level in maps], {name: values[rows] for name, values in wanted.items()}
 
-    losses = {"class": class_loss, "box": offset_loss}
+    losses = {"class": class_loss(*LOSSES[name]), "box": offset_loss}
     classify.optimize(model, losses, draw, len(train), steps, rate, BATCH, seed)
     seconds, detections, anchors = time.perf_counter() - began, [], config.anchors()
     for start in range(0, len(part), 10):
@@ -216,10 +221,14 @@ def above_the_backbone(config, shapes):
     return keras.Model(maps, outputs | {"box": layers.Concatenate(axis=1, name="box")(offsets)})
 
 
-def class_loss(learns, logits):
-    """Sum the focal loss over a batch, by its number of matched anchors."""
-    matched = keras.ops.sum(keras.ops.cast(learns >= 0, "float32"))
-    return keras.ops.sum(retinanet.focal_loss(learns, logits)) / keras.ops.maximum(matched, 1.0)
+def class_loss(gamma, alpha):
+    """Give Keras the sum of the focal loss over a batch, by its number of matched anchors."""
+
+    def loss(learns, logits):
+        matched = keras.ops.sum(keras.ops.cast(learns >= 0, "float32"))
+        return keras.ops.sum(retinanet.focal_loss(learns, logits, gamma, alpha)) / keras.ops.maximum(matched, 1.0)
+
+    return loss
 
 
 def offset_loss(wanted, offsets):
@@ -237,9 +246,12 @@ def measure(run, scenes, rows, trained):
     if name == "R-CNN":
         detector, measured = run_rcnn(scenes, split, seed)
     else:
-        rate = run.get("rate") or best_rate(rows, "RetinaNet" if name == "RetinaNet" else "Fast")
-        train = {"Faster": run_faster, "RetinaNet": run_retinanet}.get(name, run_fast)
-        detector, measured = train(scenes, split, seed, rate, steps)
+        rate = run.get("rate") or best_rate(rows, name if name in LOSSES else "Fast")
+        if name in LOSSES:
+            detector, measured = run_retinanet(scenes, split, seed, rate, steps, name)
+        else:
+            train = run_faster if name == "Faster" else run_fast
+            detector, measured = train(scenes, split, seed, rate, steps)
         measured |= {"rate": rate, "steps": steps}
     trained[name] = detector
     return measured | {"seconds": round(measured["seconds"], 1)}

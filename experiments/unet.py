@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from cvlab import classify, data, metrics, segment
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 LAYERS = ("stage4_block1_expand_relu", "stage6_block1_expand_relu", "head_relu")
 CLASSES, TRAIN, TEST, BATCH, WIDTH = 11, 200, 100, 8, 48
@@ -115,16 +115,7 @@ def main():
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-        write(
-            "unet",
-            {
-                "command": "python -m experiments.unet",
-                "data": "scenes",
-                "sha256": sha256,
-                "machine": machine("keras", "tensorflow-cpu", "numpy"),
-                "rows": rows,
-            },
-        )
+        write_rows("unet", rows, sha256, data="scenes")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 
 from cvlab import classify, data
 
-from ._timing import machine, resume, write
+from ._timing import resume, write_rows
 
 SHIFTS, WINDOW = range(8), 80  # pixels; 8 is the stride of both networks' second layer
 
@@ -102,12 +102,7 @@ def main():
     for run in todo:
         rows.append(measure(run, test, val))
         print(json.dumps(rows[-1]), flush=True)
-        about = {
-            "command": "python -m experiments.zfnet",
-            "sha256": sha256,
-            "machine": machine("keras", "tensorflow-cpu", "numpy"),
-        }
-        write("zfnet", {**about, "rows": rows})
+        write_rows("zfnet", rows, sha256)
 
 
 if __name__ == "__main__":

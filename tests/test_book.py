@@ -344,4 +344,4 @@ def test_several_chapters_are_executed_at_the_same_time(tmp_path, monkeypatch, c
         "three",
         "two",
     ]
-    assert "three, cell 2: IndexError" in err and not module.staged_path("three").exists()
+    assert "three, cell 2 (In [1]): IndexError" in err and not module.staged_path("three").exists()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from cvlab import backend, boxes
+from cvlab.engine import suppression
 
 FORMS = ("xyxy", "xywh", "cxcywh")
 WIDTH, HEIGHT = 23, 14  # of a picture that no swap of x and y leaves as it is
@@ -348,6 +349,46 @@ def test_nms_agrees_with_opencv(crowd):
     corners_and_sizes = np.concatenate([found[:, :2], found[:, 2:] - found[:, :2]], axis=1)
     reference = cv2.dnn.NMSBoxes(corners_and_sizes.astype(int).tolist(), scores.tolist(), 0.0, 0.45)
     np.testing.assert_array_equal(boxes.nms(found, scores, 0.45), np.ravel(reference))
+
+
+@given(st.data(), arrays(max_size=60), st.floats(0, 1, width=32))
+def test_opencv_suppresses_a_few_boxes_as_the_plain_loop_does_or_declines(data, found, threshold):
+    solid = found[(found[:, 2:] > found[:, :2]).all(axis=1)]
+    kept = suppression.by_opencv(solid, threshold) if len(solid) else None
+    assert kept is None or kept.tolist() == greedy(solid, np.zeros(len(solid)), threshold)
+
+
+def test_opencv_is_asked_for_a_few_boxes_and_not_for_many(monkeypatch):
+    asked, found = [], scattered(suppression.FEW + 1, sides=(10, 40)).astype(np.float32)
+    monkeypatch.setattr(suppression, "by_opencv", lambda given, _: asked.append(len(given)))
+    for given in (found, found[:-1]):
+        suppression.greedy(given, 0.5, boxes._iou)
+    assert asked == [suppression.FEW]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("step", [0, 4])
+def test_opencv_and_groups_keep_the_same_of_random_boxes(monkeypatch, threshold, step):
+    generator, few, opencv = np.random.default_rng(5), suppression.FEW, 0
+    for count in (2, 9, few // 2, few, few):
+        found = scattered(count, seed=count, extent=(200, 150), sides=(10, 80))
+        if step:  # many IoUs are equal, and some equal the threshold
+            found = np.round(found / step) * step + np.float32([0, 0, step, step])
+        scores = generator.random(count).round(2 if step else 9)
+        kept = boxes.nms(found, scores, threshold)
+        opencv += suppression.by_opencv(found[suppression.by_score(np.float32(scores))], threshold) is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(suppression, "FEW", 0)
+            np.testing.assert_array_equal(kept, boxes.nms(found, scores, threshold))
+    assert opencv >= (1 if step else 5)
+
+
+def test_opencv_declines_where_its_rounding_decides():
+    tenth = np.float32([[0, 0, 10, 1], [0, 0, 1, 1]])  # an IoU of 0.1, which OpenCV computes as 1 - 0.9
+    assert suppression.by_opencv(tenth, 0.1) is None
+    assert boxes.nms(tenth, [0.9, 0.8], 0.1).tolist() == [0, 1]
+    assert suppression.by_opencv(tenth, 0.11).tolist() == [0, 1]
+    assert suppression.by_opencv(tenth, 0.09).tolist() == [0]
 
 
 def test_nms_keeps_a_box_at_the_threshold_and_drops_it_above():

@@ -528,6 +528,44 @@ def test_occlusion_of_one_output_falls_for_one_class_where_it_rises_for_the_othe
 
 
 @pytest.mark.contract
+@pytest.mark.parametrize(("cells", "keep", "baseline"), [(7, 0.5, "mean"), (3, 0.2, 0), (20, 0.9, "blur")])
+def test_rise_equals_a_plain_loop_over_masks(cells, keep, baseline, pictures):
+    model, random, hidden = shared(), np.random.default_rng(5), metrics.baseline_images(pictures, baseline, "test")
+    scores, masks = [], []
+    height, width = -(-SIDE[0] // cells), -(-SIDE[1] // cells)
+    for _ in range(12):
+        grid = np.float32(random.random((cells, cells)) < keep)
+        large = enlarged(grid, ((cells + 1) * height, (cells + 1) * width))
+        y, x = random.integers(height), random.integers(width)
+        mask = large[y : y + SIDE[0], x : x + SIDE[1]]
+        masks.append(mask)
+        mixed = mask[..., None] * pictures + (1 - mask[..., None]) * hidden
+        scores.append(logits_by_hand(model, mixed.astype(np.float32))[:, 2])
+    above = np.array(scores) - np.mean(scores, axis=0)
+    expected = np.einsum("mn,mhw->nhw", above, masks) / (12 * keep)
+    maps = explain.rise(model, pictures, 2, 12, cells, keep, baseline, seed=5, raw=True)
+    np.testing.assert_allclose(maps, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.contract
+def test_rise_finds_the_one_place_that_a_model_looks_at():
+    model = keras.Sequential([keras.Input((*SIDE, 3)), layers.Flatten(), layers.Dense(2)])
+    kernel = np.zeros((*SIDE, 3, 2), np.float32)
+    kernel[4:8, 20:24, :, 0] = 1
+    model.layers[-1].set_weights([kernel.reshape(-1, 2), np.zeros(2, np.float32)])
+    image = np.zeros((*SIDE, 3), np.float32)
+    image[4:8, 20:24] = 255
+    y, x = np.unravel_index(explain.rise(model, image, 0, masks=200).argmax(), SIDE)
+    assert 3 <= y <= 8 and 19 <= x <= 24
+
+
+def test_rise_is_seeded_and_its_seeds_differ(pictures):
+    first, again, other = (explain.rise(shared(), pictures, 1, masks=8, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
+
+
+@pytest.mark.contract
 def test_grad_cam_plus_plus_has_the_weights_of_its_formula(pictures):
     model = small_cnn(pooling=layers.Flatten)  # the gradient differs from cell to cell
     features = feature_maps(model, "second", pictures)  # A
@@ -550,7 +588,10 @@ def test_steps_windows_and_baselines_that_make_no_sense_are_named(pictures):
             ValueError, match=r"window=.* and stride=.*, expected integers with 1 ≤ stride ≤ window ≤ 20"
         ):
             explain.occlusion(shared(), pictures, **options)
-    for method in (explain.integrated_gradients, explain.occlusion):
+    for options in ({"masks": 0}, {"masks": 1.5}, {"cells": 0}, {"cells": 21}, {"keep": 0}, {"keep": 1}):
+        with pytest.raises(ValueError, match=r"rise: masks=.*, cells=.* and keep=.*, expected an integer from 1 on"):
+            explain.rise(shared(), pictures, **options)
+    for method in (explain.integrated_gradients, explain.occlusion, explain.rise):
         with pytest.raises(ValueError, match="baseline='grey', expected 'mean', 'blur', a number or images"):
             method(shared(), pictures, baseline="grey")
 
@@ -565,6 +606,7 @@ METHODS = {
     "smooth_grad": lambda *args, **options: explain.smooth_grad(*args, samples=3, **options),
     "integrated_gradients": lambda *args, **options: explain.integrated_gradients(*args, steps=3, **options),
     "occlusion": lambda *args, **options: explain.occlusion(*args, window=6, stride=5, **options),
+    "rise": lambda *args, **options: explain.rise(*args, masks=6, cells=4, **options),
 }
 
 

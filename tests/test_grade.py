@@ -24,6 +24,7 @@ BOOK = [
     ("imports", "from cvlab.check import exercise\nnumbers = [1, 2, 3]"),
     ("one", "total = ..."),
     ("one-check", f"exercise('total', total, sealed='{check.seal('total', 12)}', hint='Add.')"),
+    ("more", "numbers = [number for number in numbers]"),
     ("two", "largest, smallest = ..., ..."),
     ("two-check", "exercise('largest', lambda: ... if largest is ... else largest - smallest, equals=2)"),
     ("last", "raise SystemExit('never run: it comes after the last check')"),
@@ -93,12 +94,12 @@ def test_only_answers_are_taken_and_all_else_is_the_books(book):
     ]
     own = grade.lesson("week1/sums")
     taken = grade.job_cells(own, grade.answers(cells, own.exercises))
-    assert [cell["source"] for cell in taken] == ["factor = 2", BOOK[1][1], "total = 1", *(s for _, s in BOOK[3:6])]
+    assert [cell["source"] for cell in taken] == ["factor = 2", BOOK[1][1], "total = 1", *(s for _, s in BOOK[3:7])]
 
 
 def test_without_ids_an_answer_is_the_cell_before_its_check(book):
     own = grade.lesson("week1/sums")
-    cells = [("", "total = 7"), ("", BOOK[3][1]), ("x", "largest, smallest = 3, 1"), ("y", BOOK[5][1])]
+    cells = [("", "total = 7"), ("", BOOK[3][1]), ("x", "largest, smallest = 3, 1"), ("y", BOOK[6][1])]
     assert grade.answers(cells, own.exercises) == {"total": "total = 7", "largest": "largest, smallest = 3, 1"}
     assert grade.answers([("two", "a"), ("", "b")], own.exercises) == {"largest": "a"}
 
@@ -136,6 +137,12 @@ def test_a_link_to_another_file_is_not_followed(tmp_path):
 def test_a_spreadsheet_takes_no_text_of_a_submission_for_a_formula():
     assert grade.cell_of("=HYPERLINK(1).ipynb") == "'=HYPERLINK(1).ipynb"
     assert grade.cell_of("anna\x1b[2J\n.ipynb") == "anna [2J .ipynb"
+
+
+def test_the_environment_of_a_submission_holds_no_secrets_and_no_home(book):
+    environment = grade.clean_environment("/scratch", "mark")
+    assert SECRET not in environment.values() and environment["HOME"] == "/scratch"
+    assert "SSH_AUTH_SOCK" not in environment and environment["PATH"] == os.environ["PATH"]
 
 
 def test_a_check_that_says_it_twice_or_not_at_all_has_failed():
@@ -190,7 +197,7 @@ for _ in range(10_000):
         (1, 1, 0, 0),
         "total: it ",  # printed too much, or its kernel took too much memory for what is not sent yet
     ),
-    "prints at once": ("two", 'print("x" * 1_000_000_000)', (1, 1, 0, 0), "largest: "),
+    "prints at once": ("two", 'print("x" * 1_000_000_000)', (1, 1, 0, 0), ""),
     "kills": ("one", "import os\nos.kill(os.getpid(), 9)", (1, 1, 0, 0), "total: the kernel died"),
     "leaves": ("two", "import os\nos._exit(0)", (1, 1, 0, 0), "largest: the kernel died"),
     "raises": ("one", "total = 1 / 0", (1, 1, 0, 0), "graded"),
@@ -208,6 +215,7 @@ total = 3
         "graded",
     ),
     "wipes": ("one", "import cvlab.check\ncvlab.check.exercise = 3\ntotal = 12", (0, 2, 0, 0), "graded"),
+    "breaks": ("one", "numbers, total = 3, 12", (2, 0, 0, 0), "a cell of the lesson failed: TypeError"),
     "asks": ("one", "total = input()", (1, 1, 0, 0), "graded"),
     "daemon": (
         "one",
@@ -257,13 +265,13 @@ def no_process_is_left(mark="CVLAB_GRADE"):
 
 def test_five_submissions_have_five_rows_and_the_bad_ones_harm_no_other(book):
     submit(book, "good")
-    for name in ("memory", "kills", "forges"):
+    for name in ("breaks", "kills", "forges"):
         submit_bad(book, name)
     (book / "text.ipynb").write_text("not JSON")
     rows = graded(book, "--workers", "2")
     assert len(rows) == 5
     assert counts(rows["good"]) == (2, 0, 0, 0) and rows["good"]["lesson"] == "week1/sums"
-    assert_as_expected(rows, ("memory", "kills", "forges"))
+    assert_as_expected(rows, ("breaks", "kills", "forges"))
     assert rows["text"]["outcome"].startswith("not a notebook") and counts(rows["text"]) == (0, 0, 0, 0)
     assert rows["forges"]["look_at"] == "That is right exercise" and rows["good"]["look_at"] == ""
     assert no_process_is_left()
@@ -283,6 +291,13 @@ def test_thirty_submissions_have_thirty_rows_and_the_bad_ones_harm_no_other(book
     assert_as_expected(rows, BAD)
     assert rows["text"]["outcome"].startswith("not a notebook")
     assert no_process_is_left()
+
+
+@pytest.mark.weekly
+def test_an_output_that_is_too_large_for_one_message_is_told(book):
+    submit(book, "prints", two='print("x" * 100_000_000)\nlargest, smallest = 3, 1')
+    row = graded(book, "--memory", "3")["prints"]
+    assert counts(row) == (1, 1, 0, 0) and row["outcome"] == "largest: it printed too much", row
 
 
 @pytest.mark.weekly

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from cvlab import backend, deconv, explain, networks, run
-from cvlab.engine import activations, opened
+from cvlab import backend, deconv, explain, run
+from cvlab.engine import activations, networks, opened
 
 ROOT = run.book_root()
 SIDE = (12, 16)

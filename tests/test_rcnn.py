@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_up import rectangles
 
-from cvlab import backend, boxes, metrics, propose, rcnn
+from cvlab import backend, boxes, faster_rcnn, metrics, propose, rcnn
 
 # R-CNN's crops
 
@@ -216,7 +216,7 @@ def test_a_backbone_that_learns_sees_the_crops_themselves(small_backbone, scenes
 def test_the_box_loss_by_hand():
     wanted = np.float32([[0, 0, 0, 0, 1], [1, 1, 1, 1, 1], [9, 9, 9, 9, 0]])
     offsets = np.float32([[0.5, 0, 0, -3], [1, 1, 1, 1], [0, 0, 0, 0]])
-    loss = keras.ops.convert_to_numpy(rcnn._box_loss(*map(keras.ops.convert_to_tensor, (wanted, offsets))))
+    loss = keras.ops.convert_to_numpy(rcnn.offset_loss(*map(keras.ops.convert_to_tensor, (wanted, offsets))))
     np.testing.assert_allclose(loss.mean(), (0.5 * 0.25 + 2.5) / 2, rtol=1e-6)
     assert loss[2] == 0
 
@@ -240,7 +240,7 @@ ANCHORS = boxes.anchors(64, [8], [16], (0.5, 1, 2), (1, 2))
 
 def test_anchors_learn_objects_background_or_nothing():
     true = np.float32([[10, 12, 26, 28], [0, 40, 60, 60]])
-    targets = rcnn.rpn_targets(ANCHORS, [true, []], positive=0.5)
+    targets = faster_rcnn.rpn_targets(ANCHORS, [true, []], positive=0.5)
     assert targets["object"].shape == (2, len(ANCHORS), 1) and (targets["object"][1] == -1).all()
     overlap = boxes.iou(ANCHORS, true)
     best, learns = overlap.max(1), targets["object"][0, :, 0]
@@ -254,9 +254,9 @@ def test_anchors_learn_objects_background_or_nothing():
 
 
 def test_a_sample_has_so_many_anchors_and_at_most_half_of_them_objects():
-    targets = rcnn.rpn_targets(ANCHORS, [np.float32([[10, 12, 26, 28]]), np.zeros((0, 4))], positive=0.3)
+    targets = faster_rcnn.rpn_targets(ANCHORS, [np.float32([[10, 12, 26, 28]]), np.zeros((0, 4))], positive=0.3)
     objects = int((targets["object"][0] == 0).sum())
-    kept = rcnn.sample_anchors(targets, np.random.default_rng(0), per_image=8)
+    kept = faster_rcnn.sample_anchors(targets, np.random.default_rng(0), per_image=8)
     assert objects > 4 and [(kept["object"][i] > -2).sum() for i in range(2)] == [8, 8]
     assert [(kept["object"][i] == 0).sum() for i in range(2)] == [4, 0]
     np.testing.assert_array_equal(kept["box"][..., 4] == 1, kept["object"][..., 0] == 0)
@@ -266,7 +266,7 @@ def test_a_sample_has_so_many_anchors_and_at_most_half_of_them_objects():
 def test_proposals_are_the_best_anchors_moved_clipped_and_suppressed():
     generator = np.random.default_rng(1)
     logits, offsets = generator.normal(size=(len(ANCHORS), 1)), generator.normal(size=(len(ANCHORS), 4))
-    regions = rcnn.regions_of(logits, offsets, ANCHORS, 64, limit=30, candidates=200)
+    regions = faster_rcnn.regions_of(logits, offsets, ANCHORS, 64, limit=30, candidates=200)
     order = np.argsort(-logits[:, 0])[:200]
     moved = boxes.decode(offsets[order], ANCHORS[order], rcnn.VARIANCES).clip(0, 64)
     kept = []
@@ -279,7 +279,7 @@ def test_proposals_are_the_best_anchors_moved_clipped_and_suppressed():
 @pytest.mark.contract
 def test_the_objectness_loss_by_hand():
     wanted, logits = np.int32([[[0], [-1], [-2]], [[-1], [-2], [-2]]]), np.float32([[[1], [2], [9]], [[-1], [9], [9]]])
-    loss = numpy(rcnn._object_loss(*map(keras.ops.convert_to_tensor, (wanted, logits))))
+    loss = numpy(faster_rcnn._object_loss(*map(keras.ops.convert_to_tensor, (wanted, logits))))
     log = np.log1p(np.exp([-1, 2, -1]))
     np.testing.assert_allclose(loss.mean(), log.mean(), rtol=1e-6)
 
@@ -307,8 +307,8 @@ def faster(small_backbone, scenes):
     images, truth, labels, _ = scenes[0]
     backend.set_seed(0)
     body = keras.Model(small_backbone.input, small_backbone.layers[-4].output)  # stride 4
-    detector = rcnn.faster_rcnn(body, 2, 64, sizes=(12, 17, 24), ratios=(0.7, 1, 1.4))
-    losses = rcnn.train_faster_rcnn(detector, images, truth, labels, steps=150, learning_rate=3e-3)
+    detector = faster_rcnn.faster_rcnn(body, 2, 64, sizes=(12, 17, 24), ratios=(0.7, 1, 1.4))
+    losses = faster_rcnn.train_faster_rcnn(detector, images, truth, labels, steps=150, learning_rate=3e-3)
     assert losses["rpn"][0] > 2 * np.mean(losses["rpn"][-20:])
     assert losses["head"][0] > 2 * np.mean(losses["head"][-20:])
     return detector
@@ -349,12 +349,12 @@ def test_one_step_of_each_network_lowers_its_loss_on_the_same_batch(scenes):
     images, truth, labels, windows = (part[:1] for part in scenes[0])
     backend.set_seed(0)
     maps = images[:, ::4, ::4].astype(np.float32) / 255
-    proposer, head = rcnn.rpn((16, 16, 3), 3, 8), rcnn.fast_rcnn((16, 16, 3), 2, 4, 2, channels=8, width=8)
-    targets = rcnn.rpn_targets(boxes.anchors(64, [4], [16]), truth)
-    nine = rcnn.rpn((16, 16, 3), 9, 8)
+    proposer, head = faster_rcnn.rpn((16, 16, 3), 3, 8), rcnn.fast_rcnn((16, 16, 3), 2, 4, 2, channels=8, width=8)
+    targets = faster_rcnn.rpn_targets(boxes.anchors(64, [4], [16]), truth)
+    nine = faster_rcnn.rpn((16, 16, 3), 9, 8)
     with pytest.raises(ValueError, match="train_rpn: 1 maps with 768 anchors, and targets"):
-        rcnn.train_rpn(proposer, maps, targets, 1)
-    first = rcnn.train_rpn(nine, maps, targets, 12, 3e-3)["loss"]
+        faster_rcnn.train_rpn(proposer, maps, targets, 1)
+    first = faster_rcnn.train_rpn(nine, maps, targets, 12, 3e-3)["loss"]
     second = rcnn.train_fast_rcnn(head, maps, windows, truth, labels, 12, 3e-3)["loss"]
     assert first[-1] < first[0] and second[-1] < second[0]
 
@@ -364,4 +364,4 @@ def test_maps_and_bodies_that_do_not_fit_are_told(small_backbone, scenes, faster
     with pytest.raises(ValueError, match="train_fast_rcnn: 1 maps, 2 proposals, 2 true_boxes"):
         rcnn.train_fast_rcnn(faster.head, np.zeros((1, 16, 16, 16)), windows, truth, labels)
     with pytest.raises(ValueError, match="faster_rcnn: small gives .* for images of 60 pixels"):
-        rcnn.faster_rcnn(small_backbone, 2, 60)
+        faster_rcnn.faster_rcnn(small_backbone, 2, 60)

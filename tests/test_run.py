@@ -231,7 +231,7 @@ def test_a_failed_run_keeps_the_claims_up_to_there(book):
     write_chapter(book, "from cvlab.check import check\ncheck('sum', 3, equals=3)", "boxes = []\nboxes[3]")
     assert command.main(["run", "small", "-o", str(book / "mine.ipynb")]) == 1
     told = measured(book / "mine.failed.metrics.json")
-    assert (told["outcome"], told["cell"], told["counts"]["held"]) == ("cell failed", 4, 1)
+    assert (told["outcome"], told["cell"], told["counts"]["held"]) == ("cell failed", 3, 1)
     assert "IndexError" in told["error"] and told["notebook"] == "mine.failed.ipynb"
 
 
@@ -279,7 +279,7 @@ def test_ctrl_c_gets_one_line_and_status_130(book, capsys, monkeypatch):
 
     monkeypatch.setattr(records, "execute", interrupted)
     assert command.main(["run", "small"]) == 130
-    assert capsys.readouterr().err == "run: stopped; nothing was written\n"
+    assert capsys.readouterr().err == "run: stopped; no notebook was written\n"
 
 
 def test_run_executes_with_the_parameters_under_this_very_python_whatever_kernels_the_user_has(book, monkeypatch):
@@ -314,8 +314,8 @@ def test_a_cell_that_raises_is_named_and_what_was_there_before_stays(book, capsy
     target.write_text(EARLIER_RUN)
     assert command.main(["run", "small", "-o", str(target)]) == 1
     failed = target.with_name("small.failed.ipynb")
-    told = f"run: week1/small, cell 4: IndexError: list index out of range; the notebook as far as it got is {failed}\n"
-    assert capsys.readouterr().err == told
+    told = "run: week1/small, cell 4 (In [3]): IndexError: list index out of range; the notebook as far as it got is"
+    assert capsys.readouterr().err == f"{told} {failed}\n"
     assert "boxes[3]" in failed.read_text()
     assert target.read_text() == EARLIER_RUN
     assert sorted(os.listdir(target.parent)) == ["small.failed.ipynb", "small.failed.metrics.json", "small.ipynb"]

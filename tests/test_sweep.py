@@ -267,7 +267,7 @@ def test_a_run_that_fails_has_a_row_and_is_tried_again_the_next_time(book):
     with open(book / "out" / "results.csv", newline="") as file:
         outcomes = {row["seed"]: (row["outcome"], row["error"]) for row in csv.DictReader(file)}
     assert outcomes["1"] == ("held", "") and outcomes["95"] == ("claims failed", "")
-    assert outcomes["99"] == ("cell failed", "week1/small, cell 3: ValueError: seed is 99")
+    assert outcomes["99"] == ("cell failed", "week1/small, cell 3 (In [3]): ValueError: seed is 99")
 
 
 @pytest.mark.weekly

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from keras import ops
 
-from cvlab import networks
+from . import networks
 
 if TYPE_CHECKING:
     import keras

@@ -17,8 +17,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from .. import classify
 from .activations import ACTIVATIONS, activation_name
+from .copies import all_layers
 
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 CONVOLVING = (*CONVOLUTIONS, layers.SeparableConv2D, layers.Conv2DTranspose)
@@ -38,7 +38,7 @@ class Step:
     def __init__(self, layer, name, arguments, parents, outputs, shapes):
         self.layer, self.name, self.arguments, self.parents, self.outputs = layer, name, arguments, parents, outputs
         self.shapes = shapes  # of its parents, and then of its outputs
-        self.parts = classify.all_layers(layer) if isinstance(layer, keras.Layer) else []  # the layers within it
+        self.parts = all_layers(layer) if isinstance(layer, keras.Layer) else []  # the layers within it
 
     @property
     def weights(self):

@@ -204,7 +204,8 @@ def grade_cells(cells: Sequence[dict], limits: dict) -> dict:
     deadline = time.monotonic() + limits["seconds"]
     without: dict[str, str] = {}  # exercise whose answer ended the kernel → why
     while True:
-        results, culprit, why = run_once(cells, limits, deadline, without)
+        raised: list[str] = []
+        results, culprit, why = run_once(cells, limits, deadline, without, raised)
         if culprit is None or culprit in without or time.monotonic() > deadline:
             break
         without[culprit] = why
@@ -212,12 +213,14 @@ def grade_cells(cells: Sequence[dict], limits: dict) -> dict:
     if culprit and culprit not in results:
         results[culprit] = ("failed", why)
     names = [cell["exercise"] for cell in cells if cell["kind"] == "check"]
-    outcome = why or "; ".join(f"{name}: {reason}" for name, reason in without.items()) or "graded"
+    ended = [f"{name}: {reason}" for name, reason in without.items()]
+    lessons_own = [f"a cell of the lesson failed: {raised[0]}"] if raised else []
+    outcome = why or "; ".join([*ended, *lessons_own]) or "graded"
     return {"exercises": {name: results.get(name, ("not reached", "")) for name in names}, "outcome": outcome}
 
 
-def run_once(cells: Sequence[dict], limits: dict, deadline: float, without: dict) -> tuple:
-    """Run the cells in a fresh kernel, but for the answers in `without`.
+def run_once(cells: Sequence[dict], limits: dict, deadline: float, without: dict, raised: list) -> tuple:
+    """Run the cells in a fresh kernel, but for the answers in `without`; note errors of the lesson's own in `raised`.
 
     Returns:
         Results (name → (status, said)) up to where the kernel ended, the exercise that ended it or None, and why.
@@ -236,7 +239,8 @@ def run_once(cells: Sequence[dict], limits: dict, deadline: float, without: dict
                     printed, error = kernel.run(cell["source"], limits["answer_seconds"])
                     results[name] = judged(name, printed, broken.get(name) or error)
                 else:
-                    kernel.run(cell["source"])
+                    error = kernel.run(cell["source"])[1]
+                    raised += [error[:SAID]] if error else []
     except Ended as ended:
         return results, current, str(ended)
     return results, None, None

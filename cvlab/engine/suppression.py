@@ -1,9 +1,12 @@
-"""Greedy non-maximum suppression that compares each box only with the neighbours that it might suppress."""
+"""Greedy non-maximum suppression: OpenCV's for a few boxes, else one that compares each with its neighbours alone."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+FEW = 128  # boxes; up to so many, OpenCV takes 0.3 to 0.9 of the time: see `by_opencv`
+MARGIN = 2e-6  # for the rounding of an IoU
 
 
 def by_score(scores: np.ndarray) -> np.ndarray:
@@ -19,9 +22,10 @@ def by_score(scores: np.ndarray) -> np.ndarray:
 def greedy(boxes: np.ndarray, threshold: float, iou: Callable) -> np.ndarray:
     """Find the positions of the boxes that greedy suppression keeps.
 
-    Each box is compared only with those groups of neighbours that could hold an IoU above the threshold: if I is the
-    area of its intersection with the group's hull, or the group's largest area if that is less, and S the sum of its
-    area and the group's smallest area, no IoU exceeds I / (S − I).
+    OpenCV suppresses up to FEW boxes, where it certainly keeps the same (see `by_opencv`). Of more boxes, each is
+    compared only with those groups of neighbours that could hold an IoU above the threshold: if I is the area of its
+    intersection with the group's hull, or the group's largest area if that is less, and S the sum of its area and the
+    group's smallest area, no IoU exceeds I / (S − I).
 
     Args:
         boxes: (N, 4) float32 xyxy, best first.
@@ -31,6 +35,8 @@ def greedy(boxes: np.ndarray, threshold: float, iou: Callable) -> np.ndarray:
     Returns:
         (K,) int64, rising.
     """
+    if 0 < len(boxes) <= FEW and (kept := by_opencv(boxes, threshold)) is not None:
+        return kept
     planes = np.ascontiguousarray(boxes.T)  # (4, N)
     areas, kept, pending = _area(planes), np.zeros(len(boxes), bool), np.arange(len(boxes))
     while len(pending) > 1000 and kept.sum() < 16:  # a few boxes against all: enough where these overlap all the others
@@ -50,6 +56,30 @@ def greedy(boxes: np.ndarray, threshold: float, iou: Callable) -> np.ndarray:
                     kept[worse[start:end_of_row]] = False
         pending = pending[kept[pending]]
     return np.flatnonzero(kept)
+
+
+def by_opencv(boxes: np.ndarray, threshold: float) -> np.ndarray | None:
+    """Let OpenCV suppress boxes, best first; None where its rounding might make it keep others than `greedy`.
+
+    Both round an IoU by less than MARGIN. If OpenCV keeps the same boxes with a threshold that is lower by MARGIN and
+    with one that is higher by it, then so does greedy suppression with a threshold between them: by induction, best
+    first, a box that is kept overlaps no kept one by more than the lower threshold, and one that goes overlaps some
+    kept one by more than the higher. (Alone, OpenCV drops a box whose IoU with a better one is 0.1, the threshold.)
+
+    Called twice, it takes 0.5 of the time that groups take with 25 boxes of one class, 0.4 to 0.7 with 100, 1.3 with
+    200 that overlap little, and 4 with 1,000. With nine classes, one after the other, `boxes.nms` takes 0.3 of the time
+    with 100 boxes, 0.5 with 300, and 0.6 to 1.1 with 1,000. OpenCV's batched function, called once, takes 1.6 to 1.8 of
+    it with 1,000 boxes that overlap little, and 9 with 5,000.
+    """
+    import cv2
+
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    if threshold < 2 * MARGIN or sizes.min() < 1e-3 or abs(boxes).max() > 1e6:  # it has rules of its own for points
+        return None
+    corners_and_sizes = np.concatenate([boxes[:, :2], sizes], axis=1).astype(np.float64)
+    scores = np.arange(len(boxes), 0, -1, dtype=np.float32)  # it refuses negative ones; only their order counts
+    lower, higher = (cv2.dnn.NMSBoxes(corners_and_sizes, scores, 0.0, threshold + m) for m in (-MARGIN, MARGIN))
+    return np.asarray(lower, np.int64) if np.array_equal(lower, higher) else None
 
 
 class Groups(NamedTuple):

@@ -25,9 +25,9 @@ from .. import _timing
 PICTURES, SIDE, SAMPLES = 16, 224, 16
 MODELS = {"MobileNetV2": keras.applications.MobileNetV2, "ResNet50": keras.applications.ResNet50}
 BARS = {  # how long cvlab may take, as a share of each peer's time
-    "saliency": {"hand-written tf.function": 1.05, "xplique": 1.0, "tf-keras-vis": 0.5},
-    "grad_cam": {"bare forward pass": 1.25, "xplique": 1.0},
-    "smooth_grad": {"xplique": 0.9},
+    "saliency": {"hand-written tf.function": 0.9, "xplique": 1.0, "tf-keras-vis": 0.5},
+    "grad_cam": {"bare forward pass": 1.1, "xplique": 1.0},
+    "smooth_grad": {"xplique": 0.75},
 }
 
 

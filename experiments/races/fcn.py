@@ -21,6 +21,7 @@ import numpy as np
 from cvlab import backend, classify, segment
 
 from .._timing import machine, side_by_side, table, write
+from ._peers import resnet18
 
 HEIGHT, WIDTH, PICTURES = 360, 480, 8
 SIDE, BATCH, CLASSES = 256, 4, 21
@@ -42,27 +43,12 @@ def forward():
     )
 
 
-def resnet18():
-    """Build keras-hub's ResNet-18 with random weights."""
-    import keras_hub
-
-    return keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[2, 2, 2, 2],
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type="basic_block",
-        image_shape=(SIDE, SIDE, 3),
-    )
-
-
 def theirs():
     """Build keras-hub's two networks."""
     import keras_hub
 
     body = keras_hub.models.DeepLabV3Backbone(
-        resnet18(),
+        resnet18(SIDE),
         spatial_pyramid_pooling_key="P5",
         low_level_feature_key="P2",
         upsampling_size=8,
@@ -90,7 +76,7 @@ def theirs():
 
 def ours():
     """Build FCN-8s on keras-hub's ResNet-18 and on our EfficientNet-Lite0."""
-    source = resnet18()
+    source = resnet18(SIDE)
     body = keras.Model(source.input, source.pyramid_outputs["P5"], name="resnet18")
     small = classify.efficientnet_lite0(weights=None, include_top=False)
     return {

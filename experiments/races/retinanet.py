@@ -28,30 +28,16 @@ from cvlab import backend, classify, retinanet
 from cvlab.engine import convolution
 
 from .._timing import machine, side_by_side, table, write
+from ._peers import resnet18
 
 SIDE, BATCH, CLASSES, STEPS = 256, 4, 20, 2
-
-
-def encoder():
-    """Build keras-hub's ResNet-18 with random weights."""
-    import keras_hub
-
-    return keras_hub.models.ResNetBackbone(
-        input_conv_filters=[64],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64, 128, 256, 512],
-        stackwise_num_blocks=[2, 2, 2, 2],
-        stackwise_num_strides=[1, 2, 2, 2],
-        block_type="basic_block",
-        image_shape=(SIDE, SIDE, 3),
-    )
 
 
 def theirs():
     """Build keras-hub's detector, compiled with the losses that it comes with."""
     import keras_hub
 
-    body = keras_hub.models.RetinaNetBackbone(encoder(), 3, 7, use_p5=True, image_shape=(SIDE, SIDE, 3))
+    body = keras_hub.models.RetinaNetBackbone(resnet18(SIDE), 3, 7, use_p5=True, image_shape=(SIDE, SIDE, 3))
     model = keras_hub.models.RetinaNetObjectDetector(body, CLASSES, bounding_box_format="xyxy")
     model.compile(keras.optimizers.Adam(1e-4), jit_compile=False)
     return model
@@ -63,7 +49,7 @@ def ours(**heads):
     config = retinanet.RetinaNetConfig(
         names, "resnet50", SIDE, (8, 16, 32, 64, 128), (32, 64, 128, 256, 512), **{"channels": 256, "depth": 4, **heads}
     )
-    source = encoder()
+    source = resnet18(SIDE)
     body = keras.Model(source.input, [source.pyramid_outputs[level] for level in ("P3", "P4", "P5")], name="backbone")
     return retinanet.build(config, body=body)
 

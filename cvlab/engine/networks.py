@@ -1,7 +1,7 @@
 """What a classifier is made of: its last feature maps, its head and its logits, for any functional Keras model.
 
-`laid_open` is the door: it gives the `Network` of a model, with the layers of nested models too. How a model is opened
-and run fast is in `cvlab/engine`.
+`laid_open` is the door: it gives the `Network` of a model, with the layers of nested models too. `opened` says how a
+model is opened, and `folded` how it is run fast.
 """
 
 import weakref
@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .engine.activations import RECTIFIERS, SQUASHING, kind_of_probabilities, random_tensors, results
-from .engine.folded import Plan
-from .engine.opened import Graph, is_functional
+from .activations import RECTIFIERS, SQUASHING, kind_of_probabilities, random_tensors, results
+from .folded import Plan
+from .opened import Graph, is_functional
 
 GLOBAL_POOLING = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 POOLING = (layers.MaxPooling2D, layers.AveragePooling2D)
