@@ -282,6 +282,7 @@ def render():
         "cvlab/**/*.py",
         "book/*.py",
         "book/*.js",
+        "book/playground/*",
         "experiments/results/landing.json",
     )  # for the figures drawn anew
     code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]
