@@ -242,7 +242,9 @@ def ground_truth(folder, name, part, dataset):
     """Give the true label or the true boxes of an image of the toybox, and write its map of parts or classes."""
     labels = np.atleast_1d(dataset.labels[0])
     names = [dataset.class_names[label] for label in labels]
-    regions, words = (dataset.masks[0], dataset.mask_names) if part == "scenes" else (dataset.parts[0], dataset.part_names)
+    regions, words = (
+        (dataset.masks[0], dataset.mask_names) if part == "scenes" else (dataset.parts[0], dataset.part_names)
+    )
     save(np.asarray(regions, "uint8"), folder / f"{name}-truth.png")
     truth = {"map": f"{name}-truth.png", "names": ["background" if word == "none" else word for word in words]}
     if part == "scenes":

@@ -41,7 +41,7 @@
 
   const percent = (share) => (share > 0 && share < 0.005 ? "<1\u00a0%" : `${Math.round(100 * share)}\u00a0%`);
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)}\u00a0MB`;
-  const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+  const counted = (count, one, several = `${one}s`) => `${count} ${count === 1 ? one : several}`;
 
   function create(tag, attributes, ...content) {
     const element = document.createElement(tag);
@@ -158,6 +158,7 @@
     canvas.getContext("2d").putImageData(image.large, 0, 0);
     canvas.setAttribute("aria-label", image.alt);
     part("stage").dataset.full = "";
+    part("stage").style.setProperty("--aspect", image.large.width / image.large.height);
     all("[data-image]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.image === image.id)));
     clear();
     refresh();
@@ -332,6 +333,7 @@
     part("truth").hidden = !image || !image.truth || view === "classify";
     part("truth-box").checked = state.truth;
     say("what", WHAT[view]);
+    part("words").classList.toggle("pg-spoken", view === "classify");
     const lesson = book.lessons[view === "explain" ? state.method : view];
     part("lesson").href = lesson.href;
     say("lesson", lesson.title);
@@ -400,7 +402,7 @@
   }
 
   function showClasses({ classes }) {
-    say("words", inWords(classes));
+    say("words", inWords(classes)); // for screen readers: the rows say the same
     part("results").append(classRows(classes, "Why?"));
     say("told", trueLabel());
   }
@@ -429,7 +431,7 @@
     }
     boxes.forEach(({ box, label, score }) => tag(layer, box, `${label} ${percent(score)}`, COLOUR(label), width, height));
     const words = boxes.map(({ label, score }) => `${label} ${percent(score)}`).join(", ");
-    say("words", boxes.length ? `${counted(boxes.length, "box")}`.replace("boxs", "boxes") + `: ${words}` : `No toy with a score of at least ${state.threshold.toFixed(2)}`);
+    say("words", boxes.length ? `${counted(boxes.length, "box", "boxes")}: ${words}` : `No toy with a score of at least ${state.threshold.toFixed(2)}`);
     if (trueBoxes) say("told", matched(boxes, trueBoxes));
   }
 
@@ -476,7 +478,9 @@
       }
     });
     const missed = left.size ? `; missed: ${[...left].map((one) => one.label).join(", ")}` : "";
-    return `The truth: ${found} of ${counted(trueBoxes.length, "toy")} found at an IoU of at least 0.5${missed}; ${boxes.length - found} of ${boxes.length} boxes false.`.replace("1 boxes", "1 box");
+    const wrong = boxes.length - found;
+    const others = wrong ? ` ${counted(wrong, "box is", "boxes are")} false.` : "";
+    return `${found} of ${counted(trueBoxes.length, "toy")} found, at an IoU of at least 0.5${missed}.${others}`;
   }
 
   function showLabels({ width, height, labels, classes, shares }) {

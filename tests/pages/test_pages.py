@@ -210,7 +210,7 @@ def test_formulas_are_set_and_icons_drawn(visit, name):
         "use.getAttribute('xlink:href').slice(1))).length"
     )
     assert unknown == 0, "each glyph is in the page"
-    assert page.locator("svg.svg-inline--fa").count() > 0
+    assert page.locator("svg.svg-inline--fa").count() > 0 or name == "playground.html"  # which needs no icons
     assert page.locator("i[class*='fa-'], svg.svg-inline--fa animate").count() == 0  # an unknown icon flickers
 
 
