@@ -29,7 +29,6 @@ from sphinx.util import logging
 
 SOURCES = Path(__file__).with_name("playground")
 PAGE, FOLDER = "playground", "playground"
-SCRIPTS = ("playground.js", "read_image.js", "playground.css")
 THUMB, SHOWN = 128, 640  # pixels
 EXAMPLES = (  # (name in addresses, dataset and split or photograph, index, network, what it shows)
     ("chelsea", "chelsea", None, None, "A ginger cat, close up"),
@@ -62,9 +61,12 @@ LESSONS = {
     "occlusion": "chapters/week4/cam",
 }
 TOLD_BY = ("eye", "ear", "snout", "tail")  # the parts in which cats and dogs differ
+# The theme that the reader has chosen on another page, or else that of the system, before anything is drawn.
 THEME = (
-    'try { document.documentElement.dataset.theme = localStorage.getItem("theme") || "auto"; }'
-    ' catch { document.documentElement.dataset.theme = "auto"; }'
+    'var mode = "auto"; try { mode = localStorage.getItem("mode") || mode; } catch {} '
+    'if (mode !== "light" && mode !== "dark") '
+    'mode = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"; '
+    "document.documentElement.dataset.theme = mode;"
 )
 SERVER = (
     "The playground needs JavaScript and a web server: run <code>python -m http.server</code> in the folder of these "
@@ -201,9 +203,10 @@ def copy_models(folder):
 
 
 def copy_scripts(folder):
-    for name in SCRIPTS:
-        text = (SOURCES / name).read_text(encoding="utf-8")
-        (folder / name).write_text(text.replace("/* themes */", themes()), encoding="utf-8")
+    """Copy scripts and the style sheet into the page's folder, the latter with the book's two themes."""
+    for source in [*SOURCES.glob("*.js"), *SOURCES.glob("*.css")]:
+        text = source.read_text(encoding="utf-8")
+        (folder / source.name).write_text(text.replace("/* themes */", themes()), encoding="utf-8")
 
 
 def themes():

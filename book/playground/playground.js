@@ -70,7 +70,7 @@
     part("status").hidden = false;
     const bytes = total > 1000; // a network's file; else steps of a method
     const far = !total ? "" : bytes ? `: ${megabytes(loaded)} of ${megabytes(total)}` : `: ${loaded} of ${total}`;
-    say("doing", what + far);
+    say("doing", what[0].toUpperCase() + what.slice(1) + far);
     if (total) part("progress").value = loaded / total;
     else part("progress").removeAttribute("value");
   }
@@ -134,7 +134,7 @@
     const wanted = models.filter((name) => !loaded.has(name));
     if (!wanted.length) return;
     const done = await networks.ask({ do: "load", models: wanted }, ({ loaded, total, what }) =>
-      tell(`Loading ${what || "the network"}`, loaded, total),
+      tell(`Loading ${!what || what === "runtime" ? "the runtime" : what}`, loaded, total),
     );
     wanted.forEach((name) => loaded.add(name));
     say("cost", `Runs on this device (${done.backend})`);
@@ -826,8 +826,9 @@
     else refresh();
   }
 
+  // The reader has changed the theme on another page of the book, such as the lesson around this one.
   function followTheme({ key, newValue }) {
-    if (key === "theme") document.documentElement.dataset.theme = newValue || "auto";
+    if (key === "theme" && ["light", "dark"].includes(newValue)) document.documentElement.dataset.theme = newValue;
   }
 
   // ---- the page's address: playground.html#view=explain&method=grad_cam&image=cat --------------------------------
