@@ -1,0 +1,80 @@
+"""Compare the engine in the browser with Keras, on the same images: classes, maps, boxes."""
+
+import cv2
+import numpy as np
+
+from cvlab import classify, data, explain, retinanet
+
+SOURCES = {  # dataset and split of the images that each model gets
+    "lite0": ("raccoon_small", "val"),
+    "eyes": ("eyes", "test"),
+    "eyes_mended": ("eyes", "mended_test"),
+    "pavement": ("pavement", "test"),
+    "pavement_mended": ("pavement", "turned"),
+    "detector": ("scenes", "test"),
+}
+METHODS = ("cam", "grad_cam", "saliency")
+
+
+def images_of(name, size, count):
+    """Give images (N, H, W, 3) uint8 of the model's own size, so that no resizing comes between."""
+    images = data.load(*SOURCES[name], limit=count).images
+    return np.stack([cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in images])
+
+
+def classifier(name):
+    """Build the Keras model of a classifier of the playground."""
+    if name == "lite0":
+        return classify.efficientnet_lite0(), (224, 224)
+    size = (96, 96) if name.startswith("eyes") else (48, 48)
+    return classify.resnet20(data.weights(f"resnet20_{name}"), num_classes=2), size
+
+
+def compare(engine, name, count=20):
+    """Ask the engine and Keras about the same images.
+
+    Args:
+        engine: `drive.Engine`. name: of the model.
+
+    Returns:
+        dict: "images", how many; "same", for how many of them the top class, or all classes of the boxes, are the same;
+        and the largest relative differences: of a number, as a share of the largest that Keras gives for the image.
+    """
+    return _compare_boxes(engine, count) if name == "detector" else _compare_classes(engine, name, count)
+
+
+def _compare_classes(engine, name, count):
+    model, size = classifier(name)
+    images, same, worst = images_of(name, size, count), 0, {f"relative {key}": 0.0 for key in ("classes", *METHODS)}
+    probabilities = explain.probabilities(model, images)
+    predicted = probabilities.argmax(-1)
+    maps = {method: getattr(explain, method)(model, images, predicted) for method in METHODS}
+    for i, image in enumerate(images):
+        classes = engine.ask("classify", image, model=name)["classes"]
+        same += classes[0]["index"] == predicted[i]
+        expected = probabilities[i][[each["index"] for each in classes]]
+        _widen(worst, "relative classes", [each["probability"] for each in classes], expected)
+        for method in METHODS:
+            answer = engine.ask("explain", image, model=name, method=method, target=int(predicted[i]))
+            _widen(worst, f"relative {method}", answer["map"], maps[method][i])
+    return {"images": len(images), "same": same, **worst}
+
+
+def _compare_boxes(engine, count):
+    model, threshold = retinanet.restore("retinanet_toybox").model, 0.3
+    images = images_of("detector", (256, 256), count)
+    same, boxes, worst = 0, 0, {"relative boxes": 0.0, "relative scores": 0.0}
+    for image, expected in zip(images, retinanet.detect(model, images, score=threshold, iou=0.5)):
+        detected = engine.ask("detect", image, threshold=threshold, iou=0.5)["boxes"]
+        if [each["index"] for each in detected] == expected["labels"].tolist():
+            same += 1
+        if len(detected) == len(expected["labels"]) > 0:
+            boxes += len(detected)
+            _widen(worst, "relative boxes", [each["box"] for each in detected], expected["boxes"])
+            _widen(worst, "relative scores", [each["score"] for each in detected], expected["scores"])
+    return {"images": len(images), "same": same, "boxes": boxes, **worst}
+
+
+def _widen(worst, key, values, expected):
+    difference = np.abs(np.asarray(values) - expected).max() / np.abs(expected).max()
+    worst[key] = max(worst[key], float(difference))
