@@ -162,6 +162,8 @@
     all("[data-image]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.image === image.id)));
     clear();
     refresh();
+    const narrow = matchMedia("(max-width: 56rem)").matches;
+    if (narrow && started) part("body").scrollIntoView({ block: "start" });
   }
 
   let newest = 0;
@@ -289,6 +291,7 @@
       say("error", "");
       part("status").hidden = true;
     } catch (error) {
+      clear();
       fail(error.message);
     } finally {
       running = false;
@@ -304,7 +307,10 @@
 
   // ---- showing a result ------------------------------------------------------------------------------------------
 
+  let shown = { image: null, view: null }; // of the result that is shown
+
   function clear() {
+    shown = { image: null, view: null };
     ["words", "told", "place"].forEach((name) => say(name, ""));
     part("results").textContent = part("layer").textContent = "";
     part("map").width = part("map").height = 1;
@@ -348,21 +354,25 @@
     const runs = app.querySelector('[data-do="run"]');
     const needed = modelNeeded();
     runs.hidden = !image || started || !(needed in book.models);
-    runs.textContent = `${VIEWS.includes(view) ? view[0].toUpperCase() + view.slice(1) : "Run"} this image (${megabytes(book.runtime + (book.models[needed] || 0))} to load)`;
+    runs.textContent = `${view[0].toUpperCase()}${view.slice(1)} this image (up to ${megabytes(book.runtime + (book.models[needed] || 0))} to load)`;
     if (image && !(needed in book.models)) say("error", missingModel(needed));
     const result = image && results.get(keyOf());
-    clear();
+    const focused = document.activeElement?.dataset.target;
+    // What is shown stays until the next result of the same view is there.
+    if (result || shown.image !== image || shown.view !== view) clear();
     if (result) {
+      shown = { image, view };
       ({ classify: showClasses, detect: showBoxes, segment: showLabels, explain: showMap })[view](result);
       if (result.seconds !== undefined) say("cost", `Computed on this device in ${Math.max(1, Math.round(1000 * result.seconds))}\u00a0ms`);
       app.querySelector('[data-do="save"]').hidden = false;
+      if (focused) app.querySelector(`[data-target="${focused}"]`)?.focus({ preventScroll: true });
     }
     keepAddress();
   }
 
-  function row(label, value, share, action) {
-    const content = [create("span", {}, label), create("b", {}, value)];
-    const element = action ? create("button", { type: "button", class: "pg-class" }, ...content, create("i", {}, action)) : create("div", { class: "pg-class" }, ...content);
+  function row(label, value, share) {
+    const content = [create("span", {}, label), create("b", {}, value), create("i", {}, "Why?")];
+    const element = create("button", { type: "button", class: "pg-class" }, ...content);
     const bar = draw("svg", { "aria-hidden": "true", preserveAspectRatio: "none", viewBox: "0 0 1 1" }, element);
     draw("rect", { width: share.toFixed(4), height: 1 }, bar);
     return element;
@@ -372,12 +382,11 @@
     return create("ul", { class: "pg-rows", "aria-label": label }, ...rows.map((one) => create("li", {}, one)));
   }
 
-  function classRows(classes, action, press) {
+  function classRows(classes, explained) {
     return list(
       classes.map(({ index, label, probability }) => {
-        const button = row(label, percent(probability), probability, action);
-        if (press !== undefined) button.setAttribute("aria-pressed", String(index === press));
-        else button.setAttribute("aria-label", `${label}, ${percent(probability)}: why?`);
+        const button = row(label, percent(probability), probability);
+        if (explained !== undefined) button.setAttribute("aria-pressed", String(index === explained));
         button.dataset.target = index;
         button.addEventListener("click", () => explain(index));
         return button;
@@ -390,8 +399,9 @@
     state.target = index;
     const from = state.view;
     show("explain");
-    if (from !== "explain") part("stage").scrollIntoView({ block: "nearest" });
-    else app.querySelector(`[data-target="${index}"]`)?.focus();
+    if (from === "explain") return;
+    app.querySelector('[aria-selected="true"]').focus({ preventScroll: true });
+    part("stage").scrollIntoView({ block: "nearest" });
   }
 
   const inWords = (classes) => classes.map(({ label, probability }) => `${label} ${percent(probability)}`).join(", ");
@@ -403,7 +413,7 @@
 
   function showClasses({ classes }) {
     say("words", inWords(classes)); // for screen readers: the rows say the same
-    part("results").append(classRows(classes, "Why?"));
+    part("results").append(classRows(classes));
     say("told", trueLabel());
   }
 
@@ -440,7 +450,7 @@
     return image.boxes.map(({ box, label }) => ({ label, box: box.map((value, k) => value * scale[k % 2]) }));
   }
 
-  function tag(layer, [x0, y0, x1], words, colour, width, height) {
+  function tag(layer, [x0, y0], words, colour, width, height) {
     const unit = width / part("image").clientWidth || 1; // of the drawing, for each CSS pixel
     const tall = (height / part("image").clientHeight || 1) * 18;
     const long = Math.min(width, words.length * 7.4 * unit + 8 * unit);
@@ -449,7 +459,6 @@
     draw("rect", { x, y, width: long, height: tall, fill: ink(colour) }, layer);
     const text = draw("text", { class: "pg-layer-tag", x: 0, y: 0, transform: `translate(${x + 4 * unit} ${y + tall * 0.75}) scale(${unit})` }, layer);
     text.textContent = words;
-    return x1;
   }
 
   // A colour dark enough for white words on it.
@@ -540,8 +549,7 @@
     const { truth } = state.image;
     const inside = share === null ? "" : `: ${percent(share.map)} of the map lies inside the ${truth.words}`;
     say("words", `${METHODS[state.method]} for ${label}${inside}`);
-    const rows = classes.some((one) => one.index === target) ? classes : [...classes, { index: target, label, probability: NaN }];
-    part("results").append(create("p", { class: "pg-help" }, "Choose a class to explain it; click the image to ask what lies there."), classRows(rows.filter((one) => one.probability === one.probability), "", target));
+    part("results").append(create("p", { class: "pg-help" }, "Choose a class to explain it; click the image to ask what lies there."), classRows(classes, target));
     if (share) say("told", `The ${truth.words} ${truth.plural ? "take" : "takes"} ${percent(share.area)} of the image: so much would lie there by chance. ${trueLabel()}`);
     if (state.truth && truth) outline();
     if (state.place) mark(result);
@@ -615,11 +623,11 @@
     return classes[labels[Math.min(height - 1, Math.floor(y * height)) * width + Math.min(width - 1, Math.floor(x * width))]];
   }
 
-  let asking = false;
+  let unsegmented = null; // an image for which that failed: it is not asked for again
 
   async function askSegments() {
-    if (asking || running) return;
-    asking = running = true;
+    if (running || unsegmented === state.image) return;
+    running = true;
     const { image } = state;
     const key = keyOf();
     try {
@@ -627,12 +635,13 @@
       const done = await networks.ask({ do: "segment", image: pixels("segmenter") });
       if (image === state.image) results.set("segment", done);
       part("status").hidden = true;
-    } catch (error) {
-      fail(error.message);
+    } catch {
+      unsegmented = image; // what was asked for first, the map's value, is there
+      part("status").hidden = true;
     } finally {
-      asking = running = false;
+      running = false;
     }
-    if (image === state.image && key === keyOf() && !part("error").textContent) refresh();
+    if (image === state.image && key === keyOf()) refresh();
     else run();
   }
 

@@ -277,6 +277,7 @@ def test_a_photograph_its_class_and_why_take_three_taps_on_a_phone(playground):
     phone.page.tap("[data-target='281']")  # the second
     words, _ = phone.answer()
     assert words == "Grad-CAM for lynx"
+    assert phone.page.get_attribute("[data-target='281']", "aria-pressed") == "true"
     assert phone.page.evaluate("document.querySelector('canvas[data-part=map]').width") == 24
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
     assert phone.complaints == []
@@ -298,7 +299,7 @@ def test_a_link_shows_its_image_and_waits_for_a_click(playground):
     assert opened.page.input_value("[data-part=network]") == "pavement"
     assert not any("worker.js" in url for url in opened.asked)
     button = opened.page.locator("[data-do=run]")
-    assert re.fullmatch(r"Explain this image \(5\.0\sMB to load\)", button.text_content())
+    assert re.fullmatch(r"Explain this image \(up to 5\.0\sMB to load\)", button.text_content())
     button.click()
     words, error = opened.answer()
     assert error == "" and re.fullmatch(r"Saliency for tiger cat: \d+\s% of the map lies inside the car", words)
@@ -379,6 +380,14 @@ def test_the_tabs_and_the_images_follow_the_keyboard(playground):
         opened.answer()
     outline = opened.page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
+    opened.page.focus("[data-target='282']")
+    opened.page.keyboard.press("Enter")
+    assert opened.answer()[0] == "Grad-CAM for tabby"
+    assert opened.page.evaluate("document.activeElement.dataset.view") == "explain"
+    opened.page.focus("[data-target='283']")
+    opened.page.keyboard.press("Enter")
+    assert opened.answer()[0] == "Grad-CAM for Egyptian cat"
+    assert opened.page.evaluate("document.activeElement.dataset.target") == "283", "the focus stays where it was"
 
 
 def test_the_result_is_saved_as_a_png(playground):
@@ -490,6 +499,8 @@ def test_in_a_lesson_nothing_is_fetched_before_it_is_opened(browser, served, pag
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page, asked = context.new_page(), []
     context.on("request", lambda request: asked.append(request.url))
+    complaints = []
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
     page.goto(f"{served}/{name}", wait_until="networkidle")
     page.locator(".cv-try").first.scroll_into_view_if_needed()
     page.wait_for_timeout(300)
@@ -497,7 +508,9 @@ def test_in_a_lesson_nothing_is_fetched_before_it_is_opened(browser, served, pag
     page.locator(".cv-try summary").first.click()
     frame = page.frame_locator(".cv-try iframe").first
     frame.locator("h1").wait_for(state="hidden")
+    frame.locator("[data-part=stage][data-full]").wait_for()
     assert any("playground.html" in url for url in asked)
+    assert complaints == []
     context.close()
 
 
