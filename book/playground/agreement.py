@@ -12,6 +12,7 @@ SOURCES = {  # dataset and split of the images that each model gets
     "pavement": ("pavement", "test"),
     "pavement_mended": ("pavement", "turned"),
     "detector": ("scenes", "test"),
+    "segmenter": ("scenes", "test"),
 }
 METHODS = ("cam", "grad_cam", "saliency")
 
@@ -37,9 +38,12 @@ def compare(engine, name, count=20):
         engine: `drive.Engine`. name: of the model.
 
     Returns:
-        dict: "images", how many; "same", for how many of them the top class, or all classes of the boxes, are the same;
-        and the largest relative differences: of a number, as a share of the largest that Keras gives for the image.
+        dict: "images", how many; "same", for how many of them the top class, all classes of the boxes, or all but one
+        in 2,000 pixels are the same; and the largest relative differences: of a number, as a share of the largest that
+        Keras gives for the image.
     """
+    if name == "segmenter":
+        return _compare_masks(engine, count)
     return _compare_boxes(engine, count) if name == "detector" else _compare_classes(engine, name, count)
 
 
@@ -73,6 +77,17 @@ def _compare_boxes(engine, count):
             _widen(worst, "relative boxes", [each["box"] for each in detected], expected["boxes"])
             _widen(worst, "relative scores", [each["score"] for each in detected], expected["scores"])
     return {"images": len(images), "same": same, "boxes": boxes, **worst}
+
+
+def _compare_masks(engine, count):
+    from cvlab import segmenter
+
+    model = segmenter.restore("segmenter_toybox")
+    images = images_of("segmenter", (model.input_size,) * 2, count)
+    masks = segmenter.predict(model, images)
+    shares = [np.mean(engine.ask("segment", image)["labels"] == mask) for image, mask in zip(images, masks)]
+    same = sum(share > 0.9995 for share in shares)
+    return {"images": len(images), "same": same, "pixels that differ": float(1 - np.mean(shares))}
 
 
 def _widen(worst, key, values, expected):

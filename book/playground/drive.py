@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 # What the page does: it asks the worker, gives the answer, and turns arrays into text.
 PAGE = """<!doctype html><meta charset="utf-8"><title>engine</title>
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'">
+  content="default-src 'none'; img-src data:; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'">
 <link rel="icon" href="data:,"><script src="drive.js"></script>"""
 SCRIPT = """"use strict";
 let worker, next = 0;

@@ -30,7 +30,7 @@ RUNTIME_FILES = {"wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.was
 SOURCES = (
     HERE / "export.py",
     HERE / "onnx_graph.py",
-    *(ROOT / "cvlab" / f"{name}.py" for name in ("zoo", "retinanet", "segment", "checkpoints", "engine/convolution")),
+    *(ROOT / "cvlab" / f"{name}.py" for name in ("zoo", "retinanet", "segment", "segmenter", "checkpoints")),
 )
 
 
@@ -44,7 +44,9 @@ class Model:
         task: "classify", "detect" or "segment".
         weights: name of the weights in data/weights, without the suffix.
         size: (height, width) of its input in pixels; images are resized to it, whatever their shape.
-        build: function without arguments that gives its graphs, its `Weights`, and what models.json holds beside.
+        build: function without arguments that gives its graphs, a list of its `Weights`, and what models.json holds
+            beside.
+        beside: names of other weights that it is built from.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Model:
     weights: str
     size: tuple[int, int]
     build: Callable
+    beside: tuple[str, ...] = ()
 
 
 def models():
@@ -78,12 +81,13 @@ def models():
             toy("resnet20_pavement_mended"),
         ),
         Model("detector", "RetinaNet", "detect", "retinanet_toybox", (256, 256), detector),
+        Model("segmenter", "segmenter", "segment", "segmenter_toybox", (224, 224), segmenter, ("retinanet_toybox",)),
     )
-    return [model for model in everything if weights_file(model).exists()]
+    return [model for model in everything if all(path.exists() for path in weights_files(model))]
 
 
-def weights_file(model):
-    return ROOT / "data" / "weights" / f"{model.weights}.weights.h5"
+def weights_files(model):
+    return [ROOT / "data" / "weights" / f"{name}.weights.h5" for name in (model.weights, *model.beside)]
 
 
 CLASSES = {"eyes": ("cat", "dog"), "pavement": ("other", "car")}
@@ -127,18 +131,30 @@ def detector():
     joined = keras.layers.Concatenate(axis=-1)([model.output["class"], model.output["box"]])
     config = model.config
     side = (config.input_size,) * 2
-    graphs, weights = onnx_graph.plain(keras.Model(model.input, joined), side, "outputs")
+    graphs, weights = onnx_graph.plain(keras.Model(model.input, joined), side, "outputs", common="backbone")
     keys = ("strides", "anchor_sizes", "ratios", "scales")
     anchors = {key: list(getattr(config, key)) for key in keys}
     details = {"classes": list(config.class_names), "anchors": anchors, "variances": list(retinanet.VARIANCES)}
     return graphs, weights, details
 
 
-def segmenter_graphs(model, size):
-    """Write a network from `segment.fcn` that gives the class of each pixel, (1, H, W) int32: graphs and weights."""
+def segmenter():
+    """Write the segmenter, whose backbone is the detector's, so that its weights are the same file."""
+    from cvlab import segmenter
+
+    model = segmenter.restore("segmenter_toybox")
+    graphs, weights = segmenter_graphs(model, (model.input_size,) * 2, "backbone")
+    return graphs, weights, {"classes": list(model.class_names)}
+
+
+def segmenter_graphs(model, size, common=None):
+    """Write a network that scores pixels: graphs that give the class of each pixel, (1, H, W) int32, and the weights.
+
+    Its logits are those of `segment.fcn`, or of larger cells, and are then upsampled bilinearly.
+    """
     import onnx_graph
 
-    return onnx_graph.plain(model, size, "labels", onnx_graph.classes_of_pixels)
+    return onnx_graph.plain(model, size, "labels", onnx_graph.classes_of_pixels, common)
 
 
 def export(out_dir: str | Path, report: Callable = lambda line: None) -> dict:
@@ -163,7 +179,7 @@ def export(out_dir: str | Path, report: Callable = lambda line: None) -> dict:
             write(model, folder)
             report(f"{model.name}: written in {time.perf_counter() - start:.1f} s")
         entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-        for file in (entry["weights"], *entry["graphs"].values()):
+        for file in (*entry["weights"], *entry["graphs"].values()):
             put(folder / file["file"], out_dir / file["file"])
         entries.append(entry)
     listed = {"version": 1, "runtime": runtime(), "models": entries}
@@ -177,7 +193,7 @@ def export(out_dir: str | Path, report: Callable = lambda line: None) -> dict:
 def key(model):
     """Hash what decides the files of a model: its weights, and the code that writes it."""
     digest = hashlib.sha256(model.name.encode())
-    for path in (weights_file(model), *SOURCES):
+    for path in (*weights_files(model), *(path for path in SOURCES if path.exists())):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"{model.name}-{digest.hexdigest()[:16]}"
 
@@ -190,14 +206,18 @@ def write(model, folder):
     part = Path(tempfile.mkdtemp(prefix=f"{model.name}.", dir=CACHE))
     try:
         graphs, weights, details = model.build()
-        packed = kept(part, f"{model.name}.weights", zipped(weights.packed()))
-        packed |= {"half": weights.count("half"), "single": weights.count("single")}
+        packed = [
+            {"location": each.location, "half": each.count("half"), "single": each.count("single")}
+            # What models have in common is one file for all of them.
+            | kept(part, f"{model.name if each is weights[0] else each.location}.weights", zipped(each.packed()))
+            for each in weights
+        ]
         written = {
             name: kept(part, f"{model.name}.{name}.onnx", zipped(graph.SerializeToString(deterministic=True)))
             for name, graph in graphs.items()
         }
         entry = {"name": model.name, "title": model.title, "task": model.task, "size": list(model.size)}
-        entry |= {"bytes": packed["bytes"] + sum(file["bytes"] for file in written.values())}
+        entry |= {"bytes": sum(file["bytes"] for file in (*packed, *written.values()))}
         entry |= details | {"weights": packed, "graphs": written}
         (part / "entry.json").write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
         for old in CACHE.glob(f"{model.name}-*"):

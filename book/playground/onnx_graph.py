@@ -4,8 +4,9 @@ No runtime for browsers differentiates a convolution on the CPU, so the gradient
 of the operators that inference has. Convolutions turn into convolutions with the kernel turned round (into transposed
 ones where they stride), and ReLU lets pass what it let pass on the way up.
 
-Weights stay outside the graphs, which refer to them by their place in one array of float32 (`Weights`); so the graphs
-of a model share them, and a file of float16 serves where the weights are stored as such.
+Weights stay outside the graphs, which refer to them by their place in an array of float32 (`Weights`); so the graphs of
+a model share them, and a file of float16 serves where the weights are stored as such. Those of a part that several
+models have in common can lie in an array of their own.
 """
 
 import hashlib
@@ -25,14 +26,15 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, Conv3x3)
 
 
 class Weights:
-    """The weights of one model: one array of float32, of which those that float16 can hold come first.
+    """Weights of a model: one array of float32, of which those that float16 can hold come first.
 
     Attributes:
+        location: the name by which graphs refer to the array.
         half, single: lists of arrays, float16 and float32.
     """
 
-    def __init__(self):
-        self.half, self.single, self.places = [], [], {}
+    def __init__(self, location="weights"):
+        self.location, self.half, self.single, self.places = location, [], [], {}
 
     def add(self, name, values):
         """Take an array under a name, once; without loss as float16 where that holds it, else as float32."""
@@ -54,14 +56,14 @@ class Weights:
         return sum(map(np.size, getattr(self, kind)))
 
     def array(self):
-        """Give all weights in one array, (n,) float32: what the graphs refer to as the file "weights"."""
+        """Give all weights in one array, (n,) float32: what the graphs refer to as a file, `location`."""
         return np.concatenate([values.ravel().astype(np.float32) for values in (*self.half, *self.single)])
 
     def outside(self, name):
         """Describe an array for a graph that it stands outside of."""
         shape = self.places[name][2]
         tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
-        place = {"location": "weights", "offset": 4 * self.offset(name), "length": 4 * int(np.prod(shape))}
+        place = {"location": self.location, "offset": 4 * self.offset(name), "length": 4 * int(np.prod(shape))}
         for key, value in place.items():
             tensor.external_data.add(key=key, value=str(value))
         return tensor
@@ -77,10 +79,10 @@ class Weights:
 
 
 class Pass:
-    """One graph in the making: nodes, and the tensors of a Keras model by their numbers in `opened.Graph`."""
+    """One graph in the making: nodes, small constants, and the `Weights` outside, the common ones last if there are."""
 
-    def __init__(self, weights):
-        self.weights, self.nodes, self.constants = weights, [], {}
+    def __init__(self, weights, common=None):
+        self.weights, self.common, self.nodes, self.constants = weights, common, [], {}
 
     def node(self, operator, *inputs, **attributes):
         """Append a node with one output, and give the output's name."""
@@ -98,7 +100,8 @@ class Pass:
 
     def weight(self, name, values):
         """Give the name of an array of weights that stands outside the graph."""
-        self.weights.add(name, values)
+        is_common = self.common is not None and f"/{self.common}/" in f"/{name}"
+        self.weights[-1 if is_common else 0].add(name, values)
         return name
 
     def finish(self, name, inputs, outputs):
@@ -115,7 +118,7 @@ class Pass:
                 needed.update(node.input)
                 nodes.append(node)
         constants = [numpy_helper.from_array(self.constants[key], key) for key in self.constants if key in needed]
-        weights = [self.weights.outside(key) for key in self.weights.places if key in needed]
+        weights = [each.outside(key) for each in self.weights for key in each.places if key in needed]
         graph = helper.make_graph(
             [*nodes[::-1], *ends],
             name,
@@ -128,11 +131,15 @@ class Pass:
 
 
 class Network:
-    """A Keras model laid open, from images (N, H, W, 3), 0–255, of one size."""
+    """A Keras model laid open, from images (N, H, W, 3), 0–255, of one size.
 
-    def __init__(self, model, size):
+    `common` is the name of the nested model, if any, whose weights lie in an array of their own.
+    """
+
+    def __init__(self, model, size, common=None):
         pixels = keras.Input((*size, 3), name="pixels")
-        self.name, self.size, self.weights = model.name, tuple(size), Weights()
+        self.name, self.size, self.common = model.name, tuple(size), common
+        self.weights = [Weights()] if common is None else [Weights(), Weights(common)]
         self.graph = opened.Graph(keras.Model(pixels, model(pixels)))
         self.readers = {}
         for step in self.graph.steps:
@@ -146,7 +153,7 @@ class Network:
             The `Pass`, the names of its tensors by number, and the steps that were written with what undoes each:
             a list of (step, function of (Pass, gradient of its output) that gives those of its parents).
         """
-        written = Pass(self.weights)
+        written = Pass(self.weights, self.common)
         names, undo = {0: written.node("Transpose", "pixels", perm=[0, 3, 1, 2])}, []
         merged = set()  # batch normalization that went into the convolution before it
         for step in self.graph.steps:
@@ -183,7 +190,7 @@ def classifier(model, size):
     Returns:
         dict of graphs: "forward", from pixels (N, H, W, 3) to logits (N, K) and the last feature maps (N, C, h, w); and
         "gradient", from pixels and onehot (N, K) to the gradient of the sum of onehot · logits, (N, H, W, 3). Beside
-        them the `Weights`, and the dense layer's (place, C, K) in these.
+        them a list of the `Weights`, and the dense layer's (place, C, K) in these.
     """
     network, (height, width) = Network(model, size), size
     written, names, undo = network.forward()
@@ -206,35 +213,46 @@ def classifier(model, size):
     slope = written.node("Transpose", gradients[0], perm=[0, 2, 3, 1])
     outputs = {"gradient": (slope, pixels["pixels"], TensorProto.FLOAT)}
     graphs["gradient"] = written.finish(f"{network.name}_gradient", pixels | onehot, outputs)
-    place = network.weights.offset(f"{dense.name}/kernel")
+    place = network.weights[0].offset(f"{dense.name}/kernel")
     return graphs, network.weights, (place, channels, num_classes)
 
 
-def plain(model, size, name, finish=None):
+def plain(model, size, name, finish=None, common=None):
     """Write a model with one output as a forward pass alone.
 
     Args:
-        name: of the output.
-        finish: function of (Pass, tensor of the output, NCHW where it is a map, and its shape in Keras) that appends
-            more, and gives the last tensor, its shape and type.
+        name: of the output. common: as in `Network`.
+        finish: function of (Pass, tensor of the output, NCHW where it is a map, its shape in Keras, `size`) that
+            appends more, and gives the last tensor, its shape and type.
 
     Returns:
-        dict with the graph "forward", and the `Weights`.
+        dict with the graph "forward", and a list of the `Weights`.
     """
-    network = Network(model, size)
+    network = Network(model, size, common)
     written, names, _ = network.forward()
     output = names[network.graph.output]
     shape, kind = [1, *network.graph.shapes[network.graph.output][1:]], TensorProto.FLOAT
     if finish is not None:
-        output, shape, kind = finish(written, output, shape)
+        output, shape, kind = finish(written, output, shape, network.size)
     pixels = {"pixels": [1, *size, 3]}
     return {"forward": written.finish(network.name, pixels, {name: (output, shape, kind)})}, network.weights
 
 
-def classes_of_pixels(written, scores, shape):
-    """Append the class with the highest score of each pixel, (1, H, W) int32: `finish` of `plain` for a segmenter."""
+def classes_of_pixels(written, scores, shape, size):
+    """Append the class with the highest score of each pixel, (1, H, W) int32: `finish` of `plain` for a segmenter.
+
+    Scores of larger cells are upsampled bilinearly first.
+    """
+    if tuple(shape[1:3]) != size:
+        scores = bilinear(written, scores, [side / cells for side, cells in zip(size, shape[1:3])])
     best = written.node("ArgMax", scores, axis=1, keepdims=0)
-    return written.node("Cast", best, to=TensorProto.INT32), shape[:3], TensorProto.INT32
+    return written.node("Cast", best, to=TensorProto.INT32), [1, *size], TensorProto.INT32
+
+
+def bilinear(written, x, factors):
+    """Append bilinear upsampling, as `keras.ops.image.resize` does it."""
+    settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return written.node("Resize", x, "", written.constant([1, 1, *factors]), **settings)
 
 
 # How each kind of layer is written: function of (Pass, step, names) that gives the name of the output, and a function
@@ -248,8 +266,8 @@ def convolution(written, step, names, norm=None):
     stays the one of the book's weights, which float16 holds without loss.
     """
     layer, x = step.layer, names[step.parents[0]]
-    if layer.padding != "same" or any(rate != 1 for rate in layer.dilation_rate):
-        raise ValueError(f"layer {step.name!r} has padding={layer.padding!r}, expected 'same' without dilation")
+    if layer.padding not in ("same", "valid") or any(rate != 1 for rate in layer.dilation_rate):
+        raise ValueError(f"layer {step.name!r} has padding={layer.padding!r}, expected 'same' or 'valid', no dilation")
     kernel, depthwise = np.asarray(layer.kernel), isinstance(layer, layers.DepthwiseConv2D)
     kernel = kernel.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))  # (outputs, inputs per group, k, k)
     weight = written.weight(f"{step.name}/kernel", kernel)
@@ -260,9 +278,10 @@ def convolution(written, step, names, norm=None):
         weight, bias = written.node("Mul", weight, scale), written.weight(f"{norm.name}/shift", shift)
     elif layer.use_bias:
         bias = written.weight(f"{step.name}/bias", np.asarray(layer.bias))
-    sizes, groups, side = step.shapes[0][1:3], (kernel.shape[0] if depthwise else 1), kernel.shape[-1]
-    stride = layer.strides[0]
-    before, after = zip(*(same_padding(length, side, stride) for length in sizes))
+    sizes, outputs = (shape[1:3] for shape in step.shapes)
+    groups, side = kernel.shape[0] if depthwise else 1, kernel.shape[-1]
+    stride, none = layer.strides[0], (0, 0)
+    before, after = zip(*(none if layer.padding == "valid" else same_padding(n, side, stride) for n in sizes))
     settings = {"kernel_shape": [side, side], "strides": [stride, stride], "pads": [*before, *after], "group": groups}
     output = written.node("Conv", x, weight, *([] if bias is None else [bias]), **settings)
     output, through = activated(written, output, getattr(layer, "activation", None), step)
@@ -270,7 +289,7 @@ def convolution(written, step, names, norm=None):
     def back(written, gradient):
         gradient = through(written, gradient)
         if stride > 1:
-            ends = [n - ((-(-n // stride) - 1) * stride + side - b - a) for n, b, a in zip(sizes, before, after)]
+            ends = [n - ((o - 1) * stride + side - b - a) for n, o, b, a in zip(sizes, outputs, before, after)]
             return [written.node("ConvTranspose", gradient, weight, output_padding=ends, **settings)]
         turned = weight
         if side > 1:
@@ -346,6 +365,15 @@ def normalization(written, step, names):
     return output, lambda written, gradient: [written.node("Div", gradient, deviation)]
 
 
+def batch_normalization(written, step, names):
+    """Write batch normalization that could not go into the convolution before it."""
+    scale, shift = (values.reshape(-1, 1, 1) for values in scale_and_shift(step.layer))
+    scale = written.weight(f"{step.name}/scale", scale)
+    shift = written.weight(f"{step.name}/shift", shift)
+    output = written.node("Add", written.node("Mul", names[step.parents[0]], scale), shift)
+    return output, lambda written, gradient: [written.node("Mul", gradient, scale)]
+
+
 def addition(written, step, names):
     output = names[step.parents[0]]
     for number in step.parents[1:]:
@@ -386,12 +414,14 @@ def resizing(written, step, names):
     return names[step.parents[0]], lambda written, gradient: [gradient]
 
 
-def nearest(written, step, names):
-    if step.layer.interpolation != "nearest":
-        raise ValueError(f"layer {step.name!r} has interpolation={step.layer.interpolation!r}, expected 'nearest'")
-    scales = written.constant([1, 1, *step.layer.size])
+def upsampling(written, step, names):
+    x, layer = names[step.parents[0]], step.layer
+    if layer.interpolation == "bilinear":
+        return bilinear(written, x, layer.size), None
+    if layer.interpolation != "nearest":
+        raise ValueError(f"layer {step.name!r} has interpolation={layer.interpolation!r}, expected nearest or bilinear")
     settings = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
-    return written.node("Resize", names[step.parents[0]], "", scales, **settings), None
+    return written.node("Resize", x, "", written.constant([1, 1, *layer.size]), **settings), None
 
 
 def reshape(written, step, names):
@@ -431,9 +461,7 @@ def enlarged(written, step, names):
     (height, width), factor = step.shapes[-1][1:3], step.layer.factor
     if step.shapes[0][1] * factor != height or step.shapes[0][2] * factor != width or step.layer.classes:
         raise ValueError(f"layer {step.name!r} crops, expected a size that is a multiple of {factor}, and logits")
-    scales = written.constant([1, 1, factor, factor])
-    settings = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
-    return written.node("Resize", names[step.parents[0]], "", scales, **settings), None
+    return bilinear(written, names[step.parents[0]], [factor, factor]), None
 
 
 def same_size(written, step, names):
@@ -452,12 +480,13 @@ def writers():
         (layers.ReLU, relu),
         (layers.Rescaling, rescaling),
         (layers.Normalization, normalization),
+        (layers.BatchNormalization, batch_normalization),
         (layers.Add, addition),
         (layers.GlobalAveragePooling2D, average_pooling),
         (layers.Dense, dense),
         ((layers.Activation, layers.Softmax, layers.Dropout), handed_on),
         (layers.Resizing, resizing),
-        (layers.UpSampling2D, nearest),
+        (layers.UpSampling2D, upsampling),
         (layers.Reshape, reshape),
         (layers.Concatenate, concatenation),
         (layers.Conv2DTranspose, transposed_convolution),
@@ -469,13 +498,17 @@ def writers():
 WRITERS = writers()
 
 
-def with_weights(model: onnx.ModelProto, weights: Weights) -> onnx.ModelProto:
+def with_weights(model: onnx.ModelProto, weights: list[Weights]) -> onnx.ModelProto:
     """Copy a graph with its weights inside, for runtimes and checks that take a single file."""
-    whole, array = onnx.ModelProto(), weights.array()
+    whole = onnx.ModelProto()
     whole.CopyFrom(model)
+    values = {}
+    for each in weights:
+        array = each.array()
+        for name, (_, _, shape) in each.places.items():
+            first = each.offset(name)
+            values[name] = array[first : first + int(np.prod(shape))].reshape(shape)
     for tensor in whole.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
-            first, count = weights.offset(tensor.name), int(np.prod(tensor.dims))
-            values = array[first : first + count].reshape(list(tensor.dims))
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
     return whole

@@ -5,13 +5,14 @@
 // and then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
 "use strict";
 
-importScripts("maths.js");
+importScripts(`maths.js${self.location.search}`); // with the version that the page has asked for
 
 const FOLDER = new URL(".", self.location.href);
 const BATCH = 7; // hidden images at a time; of SmoothGrad, half as many noisy ones
 let listed = null; // models.json
 let runtime = null; // {ort, backend}
 const loaded = new Map(); // by name: {entry, weights, sessions}
+const arrays = new Map(); // weights by the name of their file, which several models may share
 let lastDetection = null; // what `redetect` filters again
 
 const answers = { load, classify, detect, redetect, segment, explain };
@@ -30,8 +31,8 @@ async function answer(message) {
     const start = performance.now();
     const done = await answers[message.do](message, (progress) => self.postMessage({ id, progress }));
     done.seconds = (performance.now() - start) / 1000;
-    const arrays = [done.labels, done.map].filter((value) => ArrayBuffer.isView(value));
-    self.postMessage({ id, done }, arrays.map((array) => array.buffer));
+    const moved = [done.labels, done.map].filter((value) => ArrayBuffer.isView(value));
+    self.postMessage({ id, done }, moved.map((array) => array.buffer));
   } catch (error) {
     self.postMessage({ id, error: sentence(error) });
   }
@@ -47,24 +48,25 @@ function sentence(error) {
 // ------------------------------------------------------------------------------------------- loading
 
 async function load({ models }, report) {
-  if (!Array.isArray(models) || !models.length) throw new Error("“load” needs a list of models.");
-  const entries = await Promise.all(models.map(entryOf));
+  if (!Array.isArray(models) || !models.length) throw new Error("Loading needs a list of models.");
+  const entries = await Promise.all([...new Set(models)].map(entryOf));
   const missing = entries.filter((entry) => !loaded.has(entry.name));
-  const files = missing.flatMap((entry) => [entry.weights, entry.graphs.forward]);
-  const tally = counter(runtime ? files : [...listed.runtime.wasm, ...files], report);
-  const [, ...packages] = await Promise.all([
+  const weights = new Map(missing.flatMap((entry) => entry.weights).map((file) => [file.file, file]));
+  const absent = [...weights.values()].filter(({ file }) => !arrays.has(file));
+  const graphs = missing.map((entry) => entry.graphs.forward);
+  const tally = counter([...(runtime ? [] : listed.runtime.wasm), ...absent, ...graphs], report);
+  const title = (file) =>
+    missing.find(({ weights, graphs }) => [...weights, graphs.forward].some((each) => each.file === file.file)).title;
+  const [, unpacked, forward] = await Promise.all([
     start(tally),
-    ...missing.map(async (entry) => ({
-      entry,
-      packed: await fetched(entry.weights, tally, entry.title),
-      forward: await fetched(entry.graphs.forward, tally, entry.title),
-    })),
+    Promise.all(absent.map(async (file) => [file.file, await unpack(file, await fetched(file, tally, title(file)))])),
+    Promise.all(graphs.map((file) => fetched(file, tally, title(file)))),
   ]);
-  for (const { entry, packed, forward } of packages) {
-    const { half, single } = entry.weights;
-    const weights = maths.unpackWeights(await unzipped(packed), half, single);
-    const sessions = { forward: await session(forward, weights) };
-    loaded.set(entry.name, { entry, weights, sessions });
+  for (const [name, array] of unpacked) arrays.set(name, array);
+  for (const [i, entry] of missing.entries()) {
+    const network = { entry, weights: entry.weights.map(({ file }) => arrays.get(file)), sessions: {} };
+    network.sessions.forward = await session(forward[i], network);
+    loaded.set(entry.name, network);
   }
   return { backend: runtime.backend, bytes: tally.loaded };
 }
@@ -132,11 +134,15 @@ async function start(tally) {
   runtime = { ort, backend: "wasm" };
 }
 
-async function session(graph, weights) {
+async function unpack({ half, single }, packed) {
+  return maths.unpackWeights(await unzipped(packed), half, single);
+}
+
+async function session(graph, { entry, weights }) {
   return runtime.ort.InferenceSession.create(await unzipped(graph), {
     executionProviders: [runtime.backend],
     graphOptimizationLevel: "all",
-    externalData: [{ path: "weights", data: new Uint8Array(weights.buffer) }],
+    externalData: entry.weights.map(({ location }, i) => ({ path: location, data: new Uint8Array(weights[i].buffer) })),
   });
 }
 
@@ -236,17 +242,18 @@ async function explain(message, report) {
 // CAM; and Grad-CAM, which is the same on the maps that the pooling reads (see `maths.weightedSum`).
 function activationMap({ entry, weights }, pixels, { features }, target) {
   const { offset, channels, classes } = entry.kernel, [, height, width] = pixels.dims;
-  const ofClass = Float32Array.from({ length: channels }, (_, channel) => weights[offset + channel * classes + target]);
+  const kernel = weights[0].subarray(offset, offset + channels * classes);
+  const ofClass = Float32Array.from({ length: channels }, (_, channel) => kernel[channel * classes + target]);
   const [, , rows, columns] = features.dims;
   return maths.resizeMap(maths.weightedSum(features.data, ofClass), columns, rows, width, height);
 }
 
 // The gradient of a class's logit with respect to images, (N · height · width · 3), summed over the N.
 async function gradient(network, { data, dims }, target) {
-  const { entry, weights, sessions } = network, [count, height, width] = dims;
+  const { entry, sessions } = network, [count, height, width] = dims;
   if (!sessions.gradient) {
     const silent = counter([], () => {});
-    sessions.gradient = await session(await fetched(entry.graphs.gradient, silent, entry.title), weights);
+    sessions.gradient = await session(await fetched(entry.graphs.gradient, silent, entry.title), network);
   }
   const onehot = new Float32Array(count * entry.classes.length);
   for (let i = 0; i < count; i++) onehot[i * entry.classes.length + target] = 1;
@@ -264,6 +271,9 @@ async function saliency(network, pixels, forward, target) {
 
 // The mean gradient of noisy copies, as `cvlab.explain.smooth_grad` computes it, with noise of this generator.
 async function smoothGrad(network, { data, dims }, forward, target, { samples = 16, noise = 0.15, seed = 0 }, report) {
+  if (!(Number.isInteger(samples) && samples >= 1 && noise >= 0)) {
+    throw new Error("SmoothGrad needs at least one noisy copy, and noise that is not negative.");
+  }
   const normal = maths.normalGenerator(seed), [least, most] = maths.range(data), spread = noise * (most - least);
   const sum = new Float32Array(data.length);
   for (let done = 0; done < samples; ) {
@@ -280,6 +290,9 @@ async function smoothGrad(network, { data, dims }, forward, target, { samples = 
 // By how much the logit falls where a window hides the image behind its mean colour, as `cvlab.explain.occlusion`.
 async function occlusion(network, { data, dims }, { logits }, target, message, report) {
   const [, height, width] = dims, { window = width / 4, stride = width / 8 } = message;
+  if (!(Number.isInteger(window) && Number.isInteger(stride) && stride >= 1 && stride <= window && window <= width)) {
+    throw new Error(`Occlusion needs a window of at most ${width} pixels, and a stride from 1 to the window's side.`);
+  }
   const [tops, lefts] = [height, width].map((length) => maths.windowStarts(length, window, stride));
   const colour = maths.meanColour(data), places = tops.flatMap((top) => lefts.map((left) => [top, left]));
   const falls = [], classes = network.entry.classes.length;
