@@ -118,14 +118,10 @@ def write(name, result, indent=1):
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-<<<<<<< HEAD
     print(f"\nexperiments/results/{target.name} written")
-=======
-    print(f"\n{target.relative_to(Path(__file__).parents[1])} written")
 
 
 def write_rows(name, rows, sha256, **more):
     """Write the rows of `experiments/<name>.py`, with its command, the checksum of its data, and the machine."""
     about = {"command": f"python -m experiments.{name}", **more, "sha256": sha256}
     write(name, {**about, "machine": machine("keras", "tensorflow-cpu", "numpy"), "rows": rows})
->>>>>>> s6-code20
