@@ -8,6 +8,7 @@ Pages are rendered again when the stage or the configuration has changed.
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -308,9 +309,16 @@ def render():
 
     All pages are made anew and take the place of the old ones at the end, so that nothing stale is left among them.
     """
-    digest = hashlib.sha256(clone())
+    digest = hashlib.sha256(clone() + bytes([importlib.util.find_spec("onnx") is not None]))  # for the playground
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
-    drawn = ("cvlab/**/*.py", "book/*.py", "book/*.js", "experiments/results/*.json")  # for what is drawn anew
+    drawn = (
+        "cvlab/**/*.py",
+        "book/*.py",
+        "book/*.js",
+        "book/playground/*.*",
+        "node_modules/onnxruntime-web/package.json",
+        "experiments/results/*.json",
+    )  # for what is drawn anew
     code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]
     others = ("_config.yml", "data/manifest.json", "package-lock.json", "requirements.txt", "requirements.lock")
     for path in [*sources, *code, *(ROOT / name for name in others)]:

@@ -23,7 +23,9 @@ PAGES = ROOT / "_build" / "html"
 FOLDER = PAGES / "downloads"
 NAME = "advanced-computer-vision"
 MARK = "<!-- downloads -->"  # where _config.yml wants the links in a page's footer
-LEFT_OUT = ".cv-controls, .cv-run, .cv-code, .cv-checks, .cv-answer, .headerlink, script, button, .cv-start"
+LEFT_OUT = (
+    ".cv-controls, .cv-run, .cv-code, .cv-checks, .cv-answer, .headerlink, script, button, .cv-start, .cv-try, .pg-app"
+)
 PRINTED = FOLDER / "printed"  # images as the PDF takes them
 FOOTER = '<div style="width:100%;text-align:center;font:8pt serif;color:#555"><span class="pageNumber"></span></div>'
 

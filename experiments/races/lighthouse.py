@@ -42,6 +42,7 @@ BOOK = (
     "chapters/week1/localization",
     "chapters/week2/retinanet",
     "chapters/week4/saliency",
+    "playground",
 )
 STOCK = "chapters/week4/saliency"  # whose text the stock page has
 FORMS = ("mobile", "desktop")
