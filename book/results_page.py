@@ -920,6 +920,9 @@ def races(result):
         f"is faster; a bar holds where the whole 95% interval is at or below it, as it is for {held} of "
         f"{len(barred)}.{share}",
     )
+    if not rows:
+        yield Sentence("No race has ended yet.")
+        return
     yield show.table(
         [
             {

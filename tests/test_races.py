@@ -49,7 +49,7 @@ def rows_of(ratio, holds="yes"):
 
 
 def test_all_races_together_take_at_most_half_an_hour():
-    assert sum(race.seconds for race in races.RACES.values()) <= 1800
+    assert sum(race.seconds + races.GRACE for race in races.RACES.values()) <= 1800
 
 
 def test_the_interval_holds_the_ratio_and_grows_with_the_scatter():
@@ -82,7 +82,7 @@ def test_a_race_of_its_own_module_is_not_written_over_by_a_run_of_all(monkeypatc
 
 
 def test_results_of_two_machines_never_stand_in_one_table(monkeypatch, results, capsys):
-    monkeypatch.setattr(races, "race_apart", lambda name, seconds: [{"race": name, **rows_of(0.5)[0]}])
+    monkeypatch.setattr(races, "race_apart", lambda name, *limits: [{"race": name, **rows_of(0.5)[0]}])
     results.write_text(json.dumps({"machine": MACHINE | {"cpu": "B"}, "rows": [{"race": "fcn"}]}))
     with pytest.raises(ValueError, match="can't stand in one table"):
         call(monkeypatch, "boxes")
@@ -92,7 +92,7 @@ def test_results_of_two_machines_never_stand_in_one_table(monkeypatch, results, 
 
 
 def test_one_race_anew_keeps_the_others_rows_of_the_same_machine(monkeypatch, results):
-    monkeypatch.setattr(races, "race_apart", lambda name, seconds: [{"race": name, **rows_of(0.5)[0]}])
+    monkeypatch.setattr(races, "race_apart", lambda name, *limits: [{"race": name, **rows_of(0.5)[0]}])
     results.write_text(
         json.dumps({"machine": MACHINE | {"date": "before"}, "rows": [{"race": "fcn", "what": "y", "missing": "z"}]})
     )
@@ -101,13 +101,26 @@ def test_one_race_anew_keeps_the_others_rows_of_the_same_machine(monkeypatch, re
 
 
 def test_a_bar_that_fails_shows_in_the_exit_status(monkeypatch, results):
-    monkeypatch.setattr(races, "race_apart", lambda name, seconds: [{"race": name, **rows_of(1.5, "no")[0]}])
+    monkeypatch.setattr(races, "race_apart", lambda name, *limits: [{"race": name, **rows_of(1.5, "no")[0]}])
     assert call(monkeypatch, "boxes") == 1
 
 
 def test_a_peer_that_is_not_installed_says_so_in_its_row(monkeypatch):
     monkeypatch.setitem(races.RACES, "none", races.Race("not_there", 1, 1))
     assert "not_there" in races.race("none", 1)[0]["missing"] and timing.recorder is None
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [("import time; time.sleep(60)", "had not ended after 2 s"), ("raise SystemExit(3)", "exit status 3"), ("", None)],
+)
+def test_what_a_race_has_measured_is_kept_when_it_does_not_end_well(monkeypatch, code, fault):
+    program = f'print(\'{{"what": "x"}}\', flush=True); {code}'
+    run_it, command = races.subprocess.run, [sys.executable, "-c", program]
+    monkeypatch.setattr(races.subprocess, "run", lambda _, **options: run_it(command, **options))
+    first, *rest = races.race_apart("fcn", 1, 2)
+    assert (first["race"], first["what"]) == ("fcn", "x")
+    assert [fault in row["missing"] for row in rest] == ([True] if fault else [])
 
 
 def test_an_unknown_race_is_refused(monkeypatch, capsys):
