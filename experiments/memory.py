@@ -34,7 +34,7 @@ from ._timing import RESULTS, machine, write
 ROOT = Path(__file__).resolve().parents[1]
 PEAK = "[line for line in open('/proc/self/status') if line.startswith('VmHWM')][0]"
 BARS = {"lesson_gb": 2.5, "streaming_gb": 1.0, "caching_times": 4.0, "caching_difference": 1e-4}
-IMAGES, SIDE, EPOCHS, BATCH, ROUNDS = 512, 224, 5, 32, 3
+IMAGES, SIDE, EPOCHS, BATCH = 512, 224, 5, 32
 
 
 def peak_gb():
@@ -83,7 +83,7 @@ def lesson(name):
 # All of CIFAR-10 through fine-tuning
 
 
-def streaming():
+def streaming(_rounds):
     """Fine-tune on 50,000 images; how much more memory does it take than the model and its training step?"""
     from cvlab import backend, classify, data
 
@@ -111,7 +111,7 @@ def streaming():
 # Features computed once
 
 
-def caching():
+def caching(rounds):
     """Train a last layer on frozen features: through the network in each epoch, and on features computed before."""
     import keras
 
@@ -150,7 +150,7 @@ def caching():
 
     pooled.predict_on_batch(images[:BATCH])  # which compiles it
     times, models = {"through": [], "cached": []}, {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, contestant in (("through", through), ("cached", cached)):
             began = time.perf_counter()
             models[name] = contestant()
@@ -176,10 +176,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", nargs="?", choices=("lessons", *ALONE), help="one of these alone (default: all)")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="these alone (default: those not measured yet)")
+    parser.add_argument("--rounds", type=int, default=3, help="of `caching`, both ways in turns (default: 3)")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(ALONE[options.kind]()))
+        print(json.dumps(ALONE[options.kind](options.rounds)))
         return
     wanted = [run.find_chapter(name) for name in options.lessons] or run.chapters()
     for name in wanted if options.kind in (None, "lessons") else ():
@@ -188,7 +189,7 @@ def main():
             keep(lesson(name))
     for kind in ALONE:
         if options.kind == kind or (options.kind is None and all(row["kind"] != kind for row in measured())):
-            keep(apart(kind))
+            keep(apart(kind, options.rounds))
 
 
 def measured():
@@ -197,9 +198,9 @@ def measured():
     return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
 
 
-def apart(kind):
+def apart(kind, rounds):
     """Measure in a process of its own, whose memory nothing else has grown."""
-    command = [sys.executable, "-m", "experiments.memory", kind, "--here"]
+    command = [sys.executable, "-m", "experiments.memory", kind, "--here", "--rounds", str(rounds)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
