@@ -810,11 +810,12 @@ def memory(result):
             )
         if row["kind"] == "caching":
             times, off = row["times_faster"], row["largest_difference"]
+            ends = f" ({min(times):.1f}–{max(times):.1f} in {len(times)} rounds)" if len(times) > 1 else " (one round)"
             yield Sentence(
                 f"A last layer on frozen features, {row['epochs']} epochs of {row['images']} images at "
-                f"{row['side']}×{row['side']}: with features that are computed once, training takes "
-                f"{np.median(times):.1f} times less time than through the network in each epoch ({min(times):.1f}–"
-                f"{max(times):.1f} in {len(times)} rounds), and no probability differs by more than {off:.0e}.",
+                f"{row['side']}×{row['side']}: with features that are computed once, training is {np.median(times):.1f} "
+                f"times faster than through the network in each epoch{ends}, and no probability differs by more than "
+                f"{off:.0e}.",
                 np.median(times) >= bars["caching_times"],
                 off <= bars["caching_difference"],
             )
