@@ -164,13 +164,15 @@ function overlap(a, b) {
   return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both);
 }
 
-// Sum feature maps, (channels · cells), with one weight a channel; the mean over the cells stands for the pooling. So a
+// Sum feature maps, (cells · channels), with one weight a channel; the mean over the cells stands for the pooling. So a
 // class's weights of the dense layer give its class activation map; and as the logit's gradient with respect to each
 // cell is just weight / cells, the same sum is Grad-CAM on these maps.
 function weightedSum(features, weights) {
-  const cells = features.length / weights.length, output = new Float32Array(cells);
-  for (let channel = 0; channel < weights.length; channel++) {
-    for (let cell = 0; cell < cells; cell++) output[cell] += (weights[channel] * features[channel * cells + cell]) / cells;
+  const channels = weights.length, cells = features.length / channels, output = new Float32Array(cells);
+  for (let cell = 0; cell < cells; cell++) {
+    let sum = 0;
+    for (let channel = 0; channel < channels; channel++) sum += weights[channel] * features[cell * channels + channel];
+    output[cell] = sum / cells;
   }
   return output;
 }
