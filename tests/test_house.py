@@ -407,6 +407,31 @@ def test_the_pages_are_published_where_colab_looks_for_their_notebooks():
     assert f"--initial-branch {branch}" in workflow and f'.git" {branch}' in workflow
 
 
+# The detector that a lesson builds
+
+
+def test_the_lesson_has_the_cells_that_its_experiment_executes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from experiments import built
+
+    cells = built.read_cells()
+    assert list(cells) == list(built.ALL)
+    for name, definition in (
+        ("294942af", "def assign"),
+        ("ret_fpn", "def feature_pyramid"),
+        ("99e2c216", "def select"),
+    ):
+        assert definition in cells[name]
+
+
+def test_the_detector_that_the_lesson_builds_is_as_good_as_cvlabs():
+    rows = json.loads((ROOT / "experiments" / "results" / "built.json").read_text(encoding="utf-8"))["rows"]
+    assert len(rows) >= 3 and {row["images"] for row in rows} == {100}
+    assert all(abs(row["built"]["first loss"] - row["cvlab"]["first loss"]) < 1e-4 for row in rows)
+    mean_ap50 = [statistics.mean(row[name]["AP50"] for row in rows) for name in ("built", "cvlab")]
+    assert abs(mean_ap50[0] - mean_ap50[1]) <= 0.05
+
+
 # The package
 
 
