@@ -73,8 +73,8 @@ def test_a_lesson_for_own_data_labels_the_first_result_that_the_book_measured(no
     sources = [cell.source for cell in stamps.code_cells(notebook)]
     for loaded in (i for i, source in enumerate(sources) if "data.results(" in source):
         shows = re.compile(r"^(show\.\w+|explore)\(", re.M)
-        first = next(source for source in sources[loaded:] if shows.search(source))
-        assert "claim.label()" in first
+        shown = [source for source in sources[loaded:] if shows.search(source)]
+        assert not shown or "claim.label()" in shown[0]  # what is only claimed is skipped with other data
 
 
 # What is installed
