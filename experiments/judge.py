@@ -12,6 +12,8 @@ from the image's edges; there is one trained network for each question, so the i
 
 import argparse
 import functools
+import os
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +24,8 @@ from ._timing import machine, resume, side_by_side, write
 from .randomisation import guided
 
 SAMPLES, PATH, MASKS, STEPS, TOLERANCE, RESAMPLED = 16, 64, 500, 10, 2, 2000
-TIMED, ROUNDS = 2, 3  # images, and calls of each method
+PART, TIMED, ROUNDS = 10, 2, 3  # images of RISE at a time; images and calls of each method that are timed
+BUILD = Path(__file__).resolve().parents[1] / ".build" / "judge"
 WEIGHTS = {"eyes": "resnet20_eyes", "cars": "resnet20_pavement_mended"}
 
 
@@ -95,9 +98,23 @@ def interval(values, seed=0):
     return [round(float(v), 3) for v in (np.mean(values), *np.percentile(weights @ values, (2.5, 97.5)))]
 
 
-def judge(name, net, images, labels, masks):
+def kept(name, question, net, images, labels):
+    """Compute the maps of a method a few images at a time, and keep them in `.build`, as RISE takes minutes."""
+    maps = []
+    for first in range(0, len(images), PART):
+        path, part = BUILD / f"{question}_{name}_{MASKS}_{first}.npy", slice(first, first + PART)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path.with_suffix(".part.npy"), MAPS[name](net, images[part], labels[part]))
+            os.replace(path.with_suffix(".part.npy"), path)
+        maps.append(np.load(path, allow_pickle=False))
+    return np.concatenate(maps)
+
+
+def judge(name, question, net, images, labels, masks):
     """Measure the maps of a method or control: a dict of (N,) numbers."""
-    maps = MAPS[name](net, images, labels)
+    given = (net, images, labels)
+    maps = kept(name, question, *given) if name == "RISE" else MAPS[name](*given)
     return {
         "peak": metrics.pointing_game(maps, masks, TOLERANCE).astype(float),
         "energy": metrics.energy_in_mask(maps, masks),
@@ -110,9 +127,10 @@ def measure(run):
     """Judge the maps of one question that its row lacks: give the row after each of them, with one map more."""
     net, images, labels, masks, asked = load(run["question"])
     about = run | {"images": len(images), "of": asked, "area": round(float(masks.mean()), 4)}
-    rows, by_edges = {row["map"]: row for row in run.get("maps", [])}, judge("edges", net, images, labels, masks)
+    question, given = run["question"], (net, images, labels, masks)
+    rows, by_edges = {row["map"]: row for row in run.get("maps", [])}, judge("edges", question, *given)
     for name in (name for name in MAPS if name not in rows):
-        measured = judge(name, net, images, labels, masks)
+        measured = judge(name, question, *given)
         rows[name] = {"map": name} | ({"masks": MASKS} if name == "RISE" else {})
         rows[name] |= {key: interval(values) for key, values in measured.items()}
         rows[name] |= {f"{key} less edges'": interval(values - by_edges[key]) for key, values in measured.items()}
