@@ -873,10 +873,8 @@
   }
 
   function start() {
-    if (location.protocol === "file:" || typeof Worker === "undefined" || !book.models) return;
-    part("needs").hidden = true;
-    part("choose").hidden = part("body").hidden = false;
-    Object.entries(book.networks).forEach(([name, title]) => name in book.models && part("network").append(create("option", { value: name }, title)));
+    const { built, runs } = document.documentElement.dataset;
+    if (built === undefined || runs === undefined || !book.models) return;
     Object.entries(METHODS).forEach(([name, title]) => part("method").append(create("option", { value: name }, title)));
     listen();
     readAddress();
