@@ -46,7 +46,7 @@ MODELS_OF = {
     "scenes": ["detector", "segmenter"],
 }
 NETWORKS = {
-    "lite0": "Photographs: EfficientNet-Lite0, 1,000 classes",
+    "lite0": "Photographs: EfficientNet-Lite0",
     "eyes": "Toys: cat or dog?",
     "pavement": "Toys: car or not?",
 }
