@@ -46,7 +46,7 @@ MODELS_OF = {
     "scenes": ["detector", "segmenter"],
 }
 NETWORKS = {
-    "lite0": "Photographs: EfficientNet-Lite0, 1,000 classes",
+    "lite0": "Photographs: EfficientNet-Lite0",
     "eyes": "Toys: cat or dog?",
     "pavement": "Toys: car or not?",
 }
@@ -61,8 +61,10 @@ LESSONS = {
     "occlusion": "chapters/week4/cam",
 }
 TOLD_BY = ("eye", "ear", "snout", "tail")  # the parts in which cats and dogs differ
-# The theme that the reader has chosen on another page, or else that of the system, before anything is drawn.
-THEME = (
+# What has to be known before anything is drawn: whether workers can run here, and the theme that the reader has chosen
+# on another page, or else that of the system.
+INLINE = (
+    'if (location.protocol !== "file:" && window.Worker) document.documentElement.dataset.runs = ""; '
     'var mode = "auto"; try { mode = localStorage.getItem("mode") || mode; } catch {} '
     'if (mode !== "light" && mode !== "dark") '
     'mode = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"; '
@@ -145,7 +147,13 @@ def write_page(page, titles):
     }
     filled = string.Template((SOURCES / "page.html").read_text(encoding="utf-8")).substitute(
         policy=policy(),
-        theme=THEME,
+        inline=INLINE,
+        built=" data-built" if models else "",
+        networks="".join(
+            f'<option value="{name}">{escape(title)}</option>'
+            for name, title in NETWORKS.items()
+            if models and name in models["models"]
+        ),
         meta="\n".join(map(str, themed.head.select(META))),
         title=themed.title.decode_contents(),
         style=versioned(folder, "playground.css"),
@@ -165,10 +173,10 @@ def write_page(page, titles):
 
 def policy():
     """Write the page's content security policy: its own scripts, no other host."""
-    theme = base64.b64encode(hashlib.sha256(THEME.encode()).digest()).decode()
+    inline = base64.b64encode(hashlib.sha256(INLINE.encode()).digest()).decode()
     rules = {
         "default-src": "'none'",
-        "script-src": f"'self' 'wasm-unsafe-eval' 'sha256-{theme}'",
+        "script-src": f"'self' 'wasm-unsafe-eval' 'sha256-{inline}'",
         "worker-src": "'self'",
         "connect-src": "'self'",
         "img-src": "'self' blob: data:",

@@ -133,11 +133,10 @@
     if (missing.length) throw new Error(missingModel(missing[0]));
     const wanted = models.filter((name) => !loaded.has(name));
     if (!wanted.length) return;
-    const done = await networks.ask({ do: "load", models: wanted }, ({ loaded, total, what }) =>
+    await networks.ask({ do: "load", models: wanted }, ({ loaded, total, what }) =>
       tell(`Loading ${!what || what === "runtime" ? "the runtime" : what}`, loaded, total),
     );
     wanted.forEach((name) => loaded.add(name));
-    say("cost", `Runs on this device (${done.backend})`);
   }
 
   function missingModel(name) {
@@ -311,7 +310,7 @@
 
   function clear() {
     shown = { image: null, view: null };
-    ["words", "told", "place"].forEach((name) => say(name, ""));
+    ["words", "told", "place", "cost"].forEach((name) => say(name, ""));
     part("results").textContent = part("layer").textContent = "";
     part("map").width = part("map").height = 1;
     app.querySelector('[data-do="save"]').hidden = true;
@@ -873,10 +872,8 @@
   }
 
   function start() {
-    if (location.protocol === "file:" || typeof Worker === "undefined" || !book.models) return;
-    part("needs").hidden = true;
-    part("choose").hidden = part("body").hidden = false;
-    Object.entries(book.networks).forEach(([name, title]) => name in book.models && part("network").append(create("option", { value: name }, title)));
+    const { built, runs } = document.documentElement.dataset;
+    if (built === undefined || runs === undefined || !book.models) return;
     Object.entries(METHODS).forEach(([name, title]) => part("method").append(create("option", { value: name }, title)));
     listen();
     readAddress();
