@@ -827,10 +827,12 @@ def load_quick(result):
     enough = next(each for each in row["rows"] if each["slots"] == row["slots_needed"])
     memory_needed = "" if row["memory_gb"] is None else f" and {row['memory_gb']} GB of memory"
     yield Sentence(
-        f"{assumed['students']:,} students run each of week 2's lessons {assumed['runs of a lesson per student']} times, "
+        f"{assumed['students']:,} students run each of week 2's lessons {assumed['runs of a lesson per student']} "
+        "times, "
         f"within {assumed['days until the deadline']} days, half of it on the last. These are {row['runs']:,} runs, or "
         f"{row['slot_hours']} hours on two cores. {row['slots_needed']} slots of two cores{memory_needed} are enough: "
-        f"95% of the runs begin within {enough['wait_p95_minutes']:.0f} minutes. With half as many, the last day breaks "
+        f"95% of the runs begin within {enough['wait_p95_minutes']:.0f} minutes. With half as many, the last day "
+        "breaks "
         "down, though the week as a whole would fit.",
         enough["wait_p95_minutes"] <= assumed["wait that 95% of runs should stay below, minutes"],
         row["rows"][0]["busy"] < 1 and row["rows"][0]["wait_p95_minutes"] > 10 * enough["wait_p95_minutes"],
