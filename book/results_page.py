@@ -775,13 +775,13 @@ def lessons():
                 "seconds": f"{stamp['seconds']:.0f}",
                 "CPU seconds": f"{stamp['cpu_seconds']:.0f}",
                 "executed on": stamp["date"][:10],
-                "processor": stamp["machine"]["processor"],
             }
             for name, stamp in told.items()
         ],
         name="results-lessons",
-        caption="What a lesson's cells took on two CPU cores, when the outputs in this book were made; other work ran "
-        "beside some of them.",
+        caption="What a lesson's cells took on two cores of "
+        + " and ".join(sorted({stamp["machine"]["processor"] for stamp in told.values()}))
+        + ", when the outputs in this book were made; other work ran beside some of them.",
     )
 
 
@@ -813,7 +813,8 @@ def memory(result):
             ends = f" ({min(times):.1f}–{max(times):.1f} in {len(times)} rounds)" if len(times) > 1 else " (one round)"
             yield Sentence(
                 f"A last layer on frozen features, {row['epochs']} epochs of {row['images']} images at "
-                f"{row['side']}×{row['side']}: with features that are computed once, training is {np.median(times):.1f} "
+                f"{row['side']}×{row['side']}: with features that are computed once, training is "
+                f"{np.median(times):.1f} "
                 f"times faster than through the network in each epoch{ends}, and no probability differs by more than "
                 f"{off:.0e}.",
                 np.median(times) >= bars["caching_times"],
@@ -824,16 +825,15 @@ def memory(result):
 def load_quick(result):
     assumed, row = result["assumed"], one(result, "quick")
     enough = next(each for each in row["rows"] if each["slots"] == row["slots_needed"])
-    memory_needed = "" if row["memory_gb"] is None else f", and {row['memory_gb']} GB of memory"
+    memory_needed = "" if row["memory_gb"] is None else f" and {row['memory_gb']} GB of memory"
     yield Sentence(
-        f"{assumed['students']:,} students who run each lesson of week 2 {assumed['runs of a lesson per student']} "
-        "times in "
-        f"{assumed['days until the deadline']} days, half of it on the last, ask for {row['runs']:,} runs and "
-        f"{row['slot_hours']} hours on two cores. {row['slots_needed']} slots of two cores{memory_needed} are enough "
-        "for 95% "
-        f"of the runs to begin within {enough['wait_p95_minutes']:.0f} minutes. With half as many, the last day "
-        "breaks down, "
-        "though the week as a whole would fit.",
+        f"{assumed['students']:,} students run each of week 2's lessons {assumed['runs of a lesson per student']} "
+        "times, "
+        f"within {assumed['days until the deadline']} days, half of it on the last. These are {row['runs']:,} runs, or "
+        f"{row['slot_hours']} hours on two cores. {row['slots_needed']} slots of two cores{memory_needed} are enough: "
+        f"95% of the runs begin within {enough['wait_p95_minutes']:.0f} minutes. With half as many, the last day "
+        "breaks "
+        "down, though the week as a whole would fit.",
         enough["wait_p95_minutes"] <= assumed["wait that 95% of runs should stay below, minutes"],
         row["rows"][0]["busy"] < 1 and row["rows"][0]["wait_p95_minutes"] > 10 * enough["wait_p95_minutes"],
     )
@@ -904,8 +904,8 @@ def one(result, kind):
 def waiting(row):
     return {
         "slots": row["slots"],
-        "median wait, minutes": row["wait_median_minutes"],
-        "95% wait less, minutes": row["wait_p95_minutes"],
+        "median wait, minutes": f"{row['wait_median_minutes']:.1f}",
+        "95% wait less, minutes": f"{row['wait_p95_minutes']:.0f}",
         "busy": percent(row["busy"]),
     }
 
