@@ -198,7 +198,7 @@ const floats = (text) => new Float32Array(Uint8Array.from(Buffer.from(text, "bas
     before = tf.memory().numTensors;
     results = await network.run(images);
     if (given.target !== null) {
-      results.gradient = { data: await network.gradient(images, given.target), dims: given.dims };
+      results.gradient = { data: (await network.gradient(images, given.target)).gradient, dims: given.dims };
     }
   }
   const left = tf.memory().numTensors - before;

@@ -3,7 +3,7 @@
 // is a convolution with the kernel turned round, after zeros have been put between the numbers where it strides.
 "use strict";
 
-const SMALLEST = 1.2e-38, BELOW_SIX = 5.9999995; // the float32 next to 0, and next to 6
+const LARGE = 1e30; // makes at least 1 of all that is not 0
 
 class Network {
   // tf: TensorFlow.js; layers, outputs: of models.json; arrays: weights, Float32Array each
@@ -71,31 +71,38 @@ class Network {
     return Object.fromEntries(names.map((name, i) => [name, { data: results[i], dims: tensors[i].shape }]));
   }
 
-  // The gradient of one class's logit with respect to each of the images, (N · H · W · 3).
-  async gradient({ data, dims }, target) {
-    const { tf } = this, { logits } = this.outputs;
+  // The gradient of one class's logit with respect to each of the images, (N · H · W · 3), and the logits (N · K).
+  // Without a target, the class is the most probable one of the first image.
+  async gradient({ data, dims }, target = null) {
+    const { tf } = this, last = this.outputs.logits;
+    let logits;
     const slope = tf.tidy(() => {
-      const values = this.values(tf.tensor(data, dims, "float32"), true), gradients = new Map();
-      const [count, classes] = values[logits].shape, isTarget = (_, i) => Number(i % classes === target);
-      gradients.set(logits, tf.tensor(Float32Array.from({ length: count * classes }, isTarget), [count, classes]));
-      for (let number = logits; number > 0; number--) {
+      const values = this.values(tf.tensor(data, dims, "float32"), true), [count, classes] = values[last].shape;
+      logits = values[last].dataSync();
+      target ??= logits.subarray(0, classes).indexOf(Math.max(...logits.subarray(0, classes)));
+      const isTarget = (_, i) => Number(i % classes === target);
+      const gradients = new Map([[last, tf.tensor(Float32Array.from(logits, isTarget), [count, classes])]]);
+      for (let number = last; number > 0; number--) {
         const gradient = gradients.get(number), layer = this.layers[number - 1];
         gradients.delete(number);
         if (!gradient) continue;
-        const given = BACKWARD[layer.op];
-        if (!given) throw new Error(`the gradient of “${layer.op}” is not written yet`);
-        const parts = given(this, layer, gradient, layer.from.map((from) => values[from]), values[number]);
-        layer.from.forEach((from, i) => {
-          const before = gradients.get(from);
-          gradients.set(from, before ? tf.add(before, parts[i]) : parts[i]);
+        if (!BACKWARD[layer.op]) throw new Error(`the gradient of “${layer.op}” is not written yet`);
+        const parts = tf.tidy(() => {
+          const inputs = layer.from.map((from) => values[from]);
+          const own = BACKWARD[layer.op](this, layer, gradient, inputs, values[number]);
+          return own.map((part, i) => {
+            const before = gradients.get(layer.from[i]);
+            return before ? tf.add(before, part) : part;
+          });
         });
+        layer.from.forEach((from, i) => gradients.set(from, parts[i]));
         values[number].dispose();
       }
       return gradients.get(0);
     });
     const result = await slope.data();
     slope.dispose();
-    return result;
+    return { gradient: result, logits };
   }
 
   dispose() {
@@ -147,7 +154,7 @@ const BACKWARD = {
     return [convolve(padded(tf, spread, pads), "valid")];
   },
   relu: ({ tf }, layer, gradient, inputs, output) => [rectified(tf, layer, gradient, output)],
-  add: (network, layer, gradient, inputs) => inputs.map(() => gradient),
+  add: ({ tf }, layer, gradient, inputs) => inputs.map(() => tf.clone(gradient)),
   pool({ tf }, layer, gradient, [{ shape: [count, height, width, channels] }]) {
     const share = tf.reshape(tf.div(gradient, height * width), [count, 1, 1, channels]);
     return [tf.tile(share, [1, height, width, 1])];
@@ -155,12 +162,12 @@ const BACKWARD = {
   dense: (network, layer, gradient) => [network.tf.matMul(gradient, network.weightsOf(layer).kernel, false, true)],
 };
 
-// Let the gradient pass where ReLU's slope is 1: where its output lies above 0, and below the top.
+// Let the gradient pass where ReLU's slope is 1: where its output lies above 0, and below the top. The factor, 0 or 1,
+// is made by multiplying and clipping, for which this runtime is twice as fast as with comparisons.
 function rectified(tf, { top }, gradient, output) {
   if (top === 0) return gradient;
-  const zeros = tf.zerosLike(output);
-  const passes = top === 6 ? tf.equal(tf.clipByValue(output, SMALLEST, BELOW_SIX), output) : tf.greater(output, zeros);
-  return tf.where(passes, gradient, zeros);
+  const within = top === 6 ? tf.mul(output, tf.sub(6, output)) : output;
+  return tf.mul(gradient, tf.clipByValue(tf.mul(within, LARGE), 0, 1));
 }
 
 // Put stride − 1 zeros behind each row and each column.

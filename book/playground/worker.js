@@ -1,8 +1,8 @@
-// The playground's engine: a classic worker that runs the book's networks on an image. It loads nothing but files of its
-// own folder, and none before it is asked for a model.
+// The playground's engine: a classic worker that runs the book's networks on an image. It loads nothing but files of
+// its own folder, and none before it is asked for a model.
 //
 // Messages to it are {id, do, …}. It answers in order, with {id, progress: {loaded, total, what}} any number of times,
-// and then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
+// then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
 "use strict";
 
 const VERSION = self.location.search; // that the page has asked for
@@ -55,8 +55,8 @@ async function load({ models }, report) {
   const missing = entries.filter((entry) => !loaded.has(entry.name));
   const weights = new Map(missing.flatMap((entry) => entry.weights.map((file) => [file.file, { file, entry }])));
   const absent = [...weights.values()].filter(({ file }) => !arrays.has(file.file));
-  const program = await programFor();
-  const tally = counter([...(started ? [] : [...listed.runtime.scripts, program]), ...absent.map(({ file }) => file)], report);
+  const program = programFor(), ofRuntime = started ? [] : [...listed.runtime.scripts, program];
+  const tally = counter([...ofRuntime, ...absent.map(({ file }) => file)], report);
   const [, ...unpacked] = await Promise.all([
     start(program, tally),
     ...absent.map(async ({ file, entry }) => [file.file, await unpack(file, await fetched(file, tally, entry.title))]),
@@ -116,7 +116,7 @@ async function unpack({ half, single }, packed) {
 }
 
 // Choose the program of the runtime: with SIMD where the browser has it. (These 29 bytes are a module that uses it.)
-async function programFor() {
+function programFor() {
   const simd = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 15, 26, 11];
   const name = WebAssembly.validate(Uint8Array.from(simd)) ? "-simd" : "";
   return listed.runtime.programs[`tfjs-backend-wasm${name}.wasm`];
@@ -215,51 +215,58 @@ async function explain(message, report) {
     throw new Error(`The class ${target} is none of the model's ${labels.length}.`);
   }
   const pixels = inputFor(asked.entry, image), [, height, width] = pixels.dims;
-  const forward = await asked.network.run(pixels);
-  const classes = maths.topClasses(forward.logits.data, labels, 5), index = target ?? classes[0].index;
-  const map = await METHODS[method](asked, pixels, forward, index, message, report);
+  const { map, logits } = await METHODS[method](asked, pixels, target ?? null, message, report);
+  const classes = maths.topClasses(logits.slice(0, labels.length), labels, 5), index = target ?? classes[0].index;
   return { width, height, map: maths.scaled(map), signed: false, classes, target: index, label: labels[index] };
 }
 
+// Each method is a function of (what modelFor gives, the input, the class or null for the most probable one, the
+// message, report) that gives the map, of either sign, and the logits of the image.
+
 // CAM; and Grad-CAM, which is the same on the maps that the pooling reads (see `maths.weightedSum`).
-function activationMap({ entry, network }, pixels, { features }, target) {
+async function activationMap({ entry, network }, pixels, target) {
+  const { features, logits } = await network.run(pixels);
   const [array, offset, [channels, classes]] = entry.kernel, [, height, width] = pixels.dims;
   const kernel = network.arrays[array].subarray(offset, offset + channels * classes);
-  const ofClass = Float32Array.from({ length: channels }, (_, channel) => kernel[channel * classes + target]);
-  const [, rows, columns] = features.dims;
-  return maths.resizeMap(maths.weightedSum(features.data, ofClass), columns, rows, width, height);
+  const index = target ?? maths.largest(logits.data);
+  const ofClass = Float32Array.from({ length: channels }, (_, channel) => kernel[channel * classes + index]);
+  const [, rows, columns] = features.dims, map = maths.weightedSum(features.data, ofClass);
+  return { map: maths.resizeMap(map, columns, rows, width, height), logits: logits.data };
 }
 
-async function saliency({ network }, pixels, forward, target) {
-  return maths.pixelSums(await network.gradient(pixels, target));
+async function saliency({ network }, pixels, target) {
+  const { gradient, logits } = await network.gradient(pixels, target);
+  return { map: maths.pixelSums(gradient), logits };
 }
 
 // The mean gradient of noisy copies, as `cvlab.explain.smooth_grad` computes it, with noise of this generator.
-async function smoothGrad({ network }, { data, dims }, forward, target, { samples = 16, noise = 0.15, seed = 0 }, report) {
+async function smoothGrad({ network }, { data, dims }, target, { samples = 16, noise = 0.15, seed = 0 }, report) {
   if (!(Number.isInteger(samples) && samples >= 1 && noise >= 0)) {
     throw new Error("SmoothGrad needs at least one noisy copy, and noise that is not negative.");
   }
   const normal = maths.normalGenerator(seed), [least, most] = maths.range(data), spread = noise * (most - least);
+  const logits = (await network.run({ data, dims })).logits.data, index = target ?? maths.largest(logits);
   const sum = new Float32Array(data.length);
   for (let done = 0; done < samples; ) {
     const count = Math.min(NOISY, samples - done), noisy = new Float32Array(count * data.length);
     for (let i = 0; i < noisy.length; i++) noisy[i] = data[i % data.length] + spread * normal();
-    const part = await network.gradient({ data: noisy, dims: [count, ...dims.slice(1)] }, target);
-    for (let i = 0; i < part.length; i++) sum[i % sum.length] += part[i] / samples;
+    const { gradient } = await network.gradient({ data: noisy, dims: [count, ...dims.slice(1)] }, index);
+    for (let i = 0; i < gradient.length; i++) sum[i % sum.length] += gradient[i] / samples;
     done += count;
     report({ loaded: done, total: samples, what: "noisy copies" });
   }
-  return maths.pixelSums(sum);
+  return { map: maths.pixelSums(sum), logits };
 }
 
 // By how much the logit falls where a window hides the image behind its mean colour, as `cvlab.explain.occlusion`.
-async function occlusion({ entry, network }, { data, dims }, { logits }, target, message, report) {
+async function occlusion({ entry, network }, { data, dims }, target, message, report) {
   const [, height, width] = dims, { window = width / 4, stride = width / 8 } = message;
   if (!(Number.isInteger(window) && Number.isInteger(stride) && stride >= 1 && stride <= window && window <= width)) {
     throw new Error(`Occlusion needs a window of at most ${width} pixels, and a stride from 1 to the window's side.`);
   }
   const [tops, lefts] = [height, width].map((length) => maths.windowStarts(length, window, stride));
   const colour = maths.meanColour(data), places = tops.flatMap((top) => lefts.map((left) => [top, left]));
+  const logits = (await network.run({ data, dims })).logits.data, index = target ?? maths.largest(logits);
   const falls = [], classes = entry.classes.length;
   for (let first = 0; first < places.length; first += BATCH) {
     const part = places.slice(first, first + BATCH), hidden = new Float32Array(part.length * data.length);
@@ -270,8 +277,8 @@ async function occlusion({ entry, network }, { data, dims }, { logits }, target,
       }
     });
     const scores = (await network.run({ data: hidden, dims: [part.length, height, width, 3] })).logits.data;
-    part.forEach((_, i) => falls.push(logits.data[target] - scores[i * classes + target]));
+    part.forEach((_, i) => falls.push(logits[index] - scores[i * classes + index]));
     report({ loaded: falls.length, total: places.length, what: "hidden places" });
   }
-  return maths.meanFalls(falls, tops, lefts, window, width, height);
+  return { map: maths.meanFalls(falls, tops, lefts, window, width, height), logits };
 }
