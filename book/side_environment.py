@@ -27,6 +27,7 @@ COLABS_PYTHON = "3.13"
 # With another Python, a package that no lesson imports may ask for a newer one: then only these are held, and what
 # pyproject.toml names.
 HELD = {"h5py", "ipykernel", "ipython", "jax", "jaxlib", "keras", "scipy", "tensorflow", "tensorflow-cpu"}
+RACES = re.compile(r"^races = \[(.*?)^\]", re.M | re.S)  # an extra of pyproject.toml: no lesson imports what it names
 SAME = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PYTHONS = {"colab": COLABS_PYTHON, "lowest": "3.10", "torch": SAME, "races": SAME}
 
@@ -106,7 +107,7 @@ def packages(name, version, folder):
     lines = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     lines = [line for line in lines if line.partition("==")[0] not in ("pip", "setuptools")]  # no lesson asks for them
     if version != COLABS_PYTHON:
-        project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        project = RACES.sub("", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         named = HELD | set(re.findall(r'^ {4}"([\w-]+)', project, re.M))
         lines = [line for line in lines if line.partition("==")[0].lower() in named]
     lines += [line.replace("tensorflow==", "tensorflow-cpu==") for line in lines if line.startswith("tensorflow==")]
@@ -118,8 +119,7 @@ def packages(name, version, folder):
 def peers():
     """List the extra `races` of pyproject.toml, exact versions."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    extra = re.search(r"^races = \[(.*?)^\]", project, re.M | re.S)[1]
-    return re.findall(r'"([\w-]+==[^"]+)"', extra)
+    return re.findall(r'"([\w-]+==[^"]+)"', RACES.search(project)[1])
 
 
 def uv(*arguments, check=True, cwd=None):
