@@ -157,7 +157,7 @@ def main():
             continue
         for row in measure(known):
             rows[run["question"]] = row
-            print(run["question"], row["maps"][-1]["map"], flush=True)
+            print(run["question"], *(each["map"] for each in row["maps"]), sep=", ", flush=True)
             result["machine"] = machine("keras", "tensorflow-cpu", "numpy")
             write("judge", result | {"rows": [*rows.values()]})
     result |= {"seconds": seconds_an_image(), "machine": machine("keras", "tensorflow-cpu", "numpy")}
