@@ -8,6 +8,7 @@ _build/playground, and copied from there ever after.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -225,11 +226,14 @@ def write(model, folder):
         entry |= {"weights": files, "layers": described.layers}
         (part / "entry.json").write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
         for old in CACHE.glob(f"{model.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(part, folder)
-    except BaseException:
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may have been faster, with the same files
+            os.replace(part, folder)
+        if not (folder / "entry.json").exists():
+            raise OSError(f"{folder} could not be written")
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def kept(folder, name, content):

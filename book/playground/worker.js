@@ -13,6 +13,7 @@ const BATCH = 7; // hidden images at a time
 const NOISY = 4; // noisy ones, whose feature maps all have to be kept
 let listed = null; // models.json
 let started = false; // whether the runtime is there, as `tf`
+const imported = new Set(); // its scripts that are
 const loaded = new Map(); // by name: {entry, network}
 const arrays = new Map(); // weights by the name of their file, which several models may share
 let lastDetection = null; // what `redetect` filters again
@@ -126,7 +127,12 @@ function programFor() {
 async function start(program, tally) {
   if (started) return;
   for (const script of listed.runtime.scripts) {
-    importScripts(new URL(script.file, FOLDER));
+    try {
+      if (!imported.has(script.file)) importScripts(new URL(script.file, FOLDER));
+    } catch {
+      throw new Error(`${script.file} could not be loaded; is the network there?`);
+    }
+    imported.add(script.file);
     tally.add(script.bytes, "runtime");
   }
   tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false); // threads need headers that a static host does not send
