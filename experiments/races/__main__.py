@@ -6,7 +6,8 @@
 Each race runs in a process of its own and keeps to its budget of seconds: its contestants are timed in turns, and
 rounds that would take too long are left out. A ratio is ours over the peer's, of the medians; its 95 % interval comes
 from drawing the rounds anew with repeats. A bar holds if the whole interval is at or below it, and fails if the whole
-interval is above it; else, and with fewer than three rounds, it is open. A peer that is not installed gets a row that says so.
+interval is above it; else, and with fewer than three rounds, it is open. A peer that is not installed gets a row that
+says so.
 
 results/races.json holds the rows of one machine. Rows of another are not mixed with them: run all races anew there.
 Lighthouse (`races/lighthouse.py`) stays apart, as it needs Chromium and takes half an hour by itself.
