@@ -911,7 +911,7 @@ def waiting(row):
 
 
 def races(result):
-    rows = [row for row in result["rows"] if "missing" not in row]
+    rows = [row for row in result["rows"] if "missing" not in row and "without" not in row["ours"]]
     barred = [row for row in rows if row["bar"] is not None]
     held = sum(row["holds"] == "yes" for row in barred)
     share = "" if result["share"] == 1 else f" It was run in {percent(result['share'])} of its time, as a trial."
@@ -930,7 +930,8 @@ def races(result):
                 "measured": row["what"],
                 "ours": row["ours"],
                 "peer": row["peer"],
-                "ratio": f"{row['ratio']:.2f} ({row['low']:.2f}–{row['high']:.2f})",
+                "ratio": f"{row['ratio']:.2f}"
+                + (f" ({row['low']:.2f}–{row['high']:.2f})" if row["rounds"] > 2 else ""),
                 "rounds": row["rounds"],
                 "bar": "" if row["bar"] is None else f"{row['bar']:g}: {row['holds']}",
             }

@@ -60,7 +60,8 @@ def test_the_interval_holds_the_ratio_and_grows_with_the_scatter():
 
 
 def test_a_bar_holds_only_where_the_whole_interval_does():
-    assert [races.verdict(*ends, 1.0) for ends in ((0.5, 0.9), (0.9, 1.1), (1.05, 1.2))] == ["yes", "open", "no"]
+    assert [races.verdict(*ends, 1.0, 9) for ends in ((0.5, 0.9), (0.9, 1.1), (1.05, 1.2))] == ["yes", "open", "no"]
+    assert [races.verdict(ratio, ratio, 1.0, 1) for ratio in (0.5, 1.5)] == ["open", "open"]
 
 
 def test_a_race_keeps_to_its_budget_and_every_peer_of_a_table_gets_a_row(monkeypatch):

@@ -6,7 +6,8 @@
 Each race runs in a process of its own and keeps to its budget of seconds: its contestants are timed in turns, and
 rounds that would take too long are left out. A ratio is ours over the peer's, of the medians; its 95 % interval comes
 from drawing the rounds anew with repeats. A bar holds if the whole interval is at or below it, and fails if the whole
-interval is above it; else it is open. A peer that is not installed gets a row that says so.
+interval is above it; else, and with fewer than three rounds, it is open. A peer that is not installed gets a row that
+says so.
 
 results/races.json holds the rows of one machine. Rows of another are not mixed with them: run all races anew there.
 Lighthouse (`races/lighthouse.py`) stays apart, as it needs Chromium and takes half an hour by itself.
@@ -29,6 +30,7 @@ from .. import _timing
 
 ROOT = Path(__file__).resolve().parents[2]
 MARGIN = 0.15  # of a race's budget: imports, building networks, compiling
+FEWEST_ROUNDS = 3  # of which an interval is made
 GRACE, GRACE_OF_A_TRIAL = 30, 150  # seconds beyond its budget before a race is ended
 MACHINE = ("cpu", "cores", "system")  # what two machines may not differ in
 PACKAGES = ("numpy", "keras", "tensorflow-cpu", "opencv-python-headless", "keras-hub", "xplique", "tf-keras-vis")
@@ -105,7 +107,7 @@ def row(race, title, ours, peer, times):
     line = {"what": title, "ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
     line["rounds"] = len(times[ours])
     bar = bar_of(race, title, ours, peer)
-    return line | {"bar": bar, "holds": None if bar is None else verdict(low, high, bar)}
+    return line | {"bar": bar, "holds": None if bar is None else verdict(low, high, bar, line["rounds"])}
 
 
 def interval(ours, peers, draws=2000):
@@ -121,8 +123,10 @@ def interval(ours, peers, draws=2000):
     return tuple(round(float(value), 3) for value in (np.median(ours) / np.median(peers), *ends))
 
 
-def verdict(low, high, bar):
-    """Say whether a bar holds: "yes", "no", or "open" where the interval lies on both sides of it."""
+def verdict(low, high, bar, rounds):
+    """Say whether a bar holds: "yes", "no", or "open" where the interval lies on both sides, or tells nothing yet."""
+    if rounds < FEWEST_ROUNDS:
+        return "open"
     return "yes" if high <= bar else "no" if low > bar else "open"
 
 
