@@ -791,7 +791,7 @@ def memory(result):
     if lessons:
         largest = max(lessons, key=lambda row: row["peak_gb"])
         yield Sentence(
-            f"The kernel of no lesson holds more than {largest['peak_gb']:.1f} GB at a time "
+            f"Of {len(lessons)} lessons, no kernel holds more than {largest['peak_gb']:.1f} GB at a time "
             f"({largest['lesson']}), with the quick profile.",
             largest["peak_gb"] <= bars["lesson_gb"],
         )
