@@ -1,6 +1,6 @@
 """Measure what averaging over mirrored images, and detecting at several scales, are worth to the book's RetinaNet.
 
-    python -m experiments.test_time    # fifteen minutes on two CPU cores; resumable; writes results/test_time.json
+    python -m experiments.at_inference    # fifteen minutes on two CPU cores; resumable; writes results/at_inference.json
 
 Nothing is trained. Mirrored: the class probabilities and the offsets of an image and of its mirror image are averaged,
 anchor by anchor. Scales: the image is resized to several sides, and the detections of all go through one non-maximum
@@ -111,20 +111,22 @@ def measure(run, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", default=Path(tempfile.gettempdir()) / "cvlab-test-time", help="folder for outputs")
+    parser.add_argument(
+        "--cache", default=Path(tempfile.gettempdir()) / "cvlab-at-inference", help="folder for outputs"
+    )
     parser.add_argument("--limit", type=int, help="measure at most so many now")
     options = parser.parse_args()
     folder, done = Path(options.cache), 0
     folder.mkdir(parents=True, exist_ok=True)
     manifest = data.manifest()
     sha256 = [manifest[name]["sha256"] for name in ("toybox/scenes.zip", "weights/retinanet_toybox.weights.h5")]
-    rows, _ = resume("test_time", plan([]), sha256)
-    rows, todo = resume("test_time", plan(rows), sha256)
+    rows, _ = resume("at_inference", plan([]), sha256)
+    rows, todo = resume("at_inference", plan(rows), sha256)
     while todo and done != options.limit:
         rows.append(measure(todo[0], folder))
         print(json.dumps(rows[-1]), flush=True)
-        write_rows("test_time", rows, sha256, data="scenes")
-        rows, todo = resume("test_time", plan(rows), sha256)
+        write_rows("at_inference", rows, sha256, data="scenes")
+        rows, todo = resume("at_inference", plan(rows), sha256)
         done += 1
 
 
