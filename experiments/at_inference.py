@@ -1,6 +1,6 @@
 """Measure what averaging over mirrored images, and detecting at several scales, are worth to the book's RetinaNet.
 
-    python -m experiments.at_inference    # fifteen minutes on two CPU cores; resumable; writes results/at_inference.json
+    python -m experiments.at_inference    # 15 minutes on two CPU cores; resumable; writes results/at_inference.json
 
 Nothing is trained. Mirrored: the class probabilities and the offsets of an image and of its mirror image are averaged,
 anchor by anchor. Scales: the image is resized to several sides, and the detections of all go through one non-maximum
