@@ -179,8 +179,7 @@ def agree(chromium, address, folder):
     engine = drive.Engine(context, address)
     listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     for name in (entry["name"] for entry in listed["models"] if entry["name"] in agreement.SOURCES):
-        row = agreement.compare(engine, name, 20)
-        rows[name] = {key: float(f"{value:.1e}") if isinstance(value, float) else value for key, value in row.items()}
+        rows[name] = agreement.compare(engine, name, 20)
         print(name, rows[name], flush=True)
     context.close()
     return rows
