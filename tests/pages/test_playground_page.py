@@ -471,10 +471,10 @@ def test_without_networks_the_page_says_why(browser, folder, address):
     page = BeautifulSoup((folder / "playground.html").read_text(encoding="utf-8"), "html.parser")
     told = page.find("script", {"data-part": "data"})
     told.string.replace_with(json.dumps(json.loads(told.string) | {"models": None}))
-    page.find(class_="pg-needs").string = playground_page.NO_MODELS.format("No module named 'onnx'")
+    page.find(class_="pg-needs").string = playground_page.NO_MODELS.format("No module named 'keras'")
     (folder / "bare.html").write_text(str(page), encoding="utf-8")
     opened = Playground(browser, address.replace("playground.html", "bare.html"))
-    assert opened.page.locator("[data-part=needs]").text_content().endswith("No module named 'onnx'")
+    assert opened.page.locator("[data-part=needs]").text_content().endswith("No module named 'keras'")
     assert not opened.page.is_visible("[data-part=choose]") and opened.complaints == []
     opened.context.close()
 
