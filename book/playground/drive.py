@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 # What the page does: it asks the worker, gives the answer, and turns arrays into text.
 PAGE = """<!doctype html><meta charset="utf-8"><title>engine</title>
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'">
+  content="default-src 'none'; img-src data:; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self';
+    connect-src 'self'">
 <link rel="icon" href="data:,"><script src="drive.js"></script>"""
 SCRIPT = """"use strict";
 let worker, next = 0;
@@ -69,7 +70,10 @@ function ask(message, image) {
 def assemble(folder: Path) -> Path:
     """Put the engine into a folder: the models, the runtime, the worker, and a page that asks it."""
     export.export(folder)
-    for source, name in [*export.runtime_files(), *((HERE / file, file) for file in ("worker.js", "maths.js"))]:
+    for source, name in [
+        *export.runtime_files(),
+        *((HERE / file, file) for file in ("worker.js", "network.js", "maths.js")),
+    ]:
         shutil.copyfile(source, folder / name)
     (folder / "index.html").write_text(PAGE, encoding="utf-8")
     (folder / "drive.js").write_text(SCRIPT, encoding="utf-8")

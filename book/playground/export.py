@@ -2,12 +2,13 @@
 
     python book/playground/export.py OUT_DIR
 
-OUT_DIR gets `models.json` and, for each model, one file of weights and one or two graphs (see `onnx_graph.py`); their
-names hold a hash of what is in them, and all are compressed with gzip. A model is written once for its weights and its
-exporter, into _build/playground, and copied from there ever after.
+OUT_DIR gets `models.json`, which holds the layers of each model (see `describe.py`), and files of weights, compressed
+with gzip, whose names hold a hash of what is in them. A model is written once for its weights and its exporter, into
+_build/playground, and copied from there ever after.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -23,13 +24,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / "_build" / "playground"
-RUNTIME = ROOT / "node_modules" / "onnxruntime-web"
-# What the worker loads of the runtime: a module, and the program that it runs.
-RUNTIME_FILES = {"wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")}
+RUNTIME = ROOT / "node_modules" / "@tensorflow"
+# What the worker loads of the runtime: scripts, in this order, and the program in WebAssembly that fits the browser.
+SCRIPTS = (("tfjs-core", "tf-core.min.js"), ("tfjs-backend-wasm", "tf-backend-wasm.min.js"))
+PROGRAMS = (
+    ("tfjs-backend-wasm", "tfjs-backend-wasm-simd.wasm"),
+    ("tfjs-backend-wasm", "tfjs-backend-wasm.wasm"),  # for browsers of before 2021
+)
 # Whose code decides what a model computes, beside its weights.
 SOURCES = (
     HERE / "export.py",
-    HERE / "onnx_graph.py",
+    HERE / "describe.py",
     *(ROOT / "cvlab" / f"{name}.py" for name in ("zoo", "retinanet", "segment", "segmenter", "checkpoints")),
 )
 
@@ -44,8 +49,7 @@ class Model:
         task: "classify", "detect" or "segment".
         weights: name of the weights in data/weights, without the suffix.
         size: (height, width) of its input in pixels; images are resized to it, whatever their shape.
-        build: function without arguments that gives its graphs, a list of its `Weights`, and what models.json holds
-            beside.
+        build: function without arguments that gives its `describe.Description`, and what models.json holds beside.
         beside: names of other weights that it is built from.
     """
 
@@ -113,17 +117,17 @@ def toy(weights):
 
 
 def classifier(model, size, class_names):
-    import onnx_graph
+    import describe
 
-    graphs, weights, (place, channels, num_classes) = onnx_graph.classifier(model, size)
-    kernel = {"offset": place, "channels": channels, "classes": num_classes}
-    return graphs, weights, {"classes": list(class_names), "kernel": kernel}
+    described, places = describe.classifier(model, size)
+    outputs = {name: places[name] for name in ("logits", "features")}
+    return described, {"classes": list(class_names), "outputs": outputs, "kernel": places["kernel"]}
 
 
 def detector():
-    """Write the RetinaNet with its two outputs side by side: (1, anchors, classes + 4)."""
+    """Describe the RetinaNet with its two outputs side by side: (1, anchors, classes + 4)."""
+    import describe
     import keras
-    import onnx_graph
 
     from cvlab import retinanet
 
@@ -131,30 +135,35 @@ def detector():
     joined = keras.layers.Concatenate(axis=-1)([model.output["class"], model.output["box"]])
     config = model.config
     side = (config.input_size,) * 2
-    graphs, weights = onnx_graph.plain(keras.Model(model.input, joined), side, "outputs", common="backbone")
-    keys = ("strides", "anchor_sizes", "ratios", "scales")
-    anchors = {key: list(getattr(config, key)) for key in keys}
-    details = {"classes": list(config.class_names), "anchors": anchors, "variances": list(retinanet.VARIANCES)}
-    return graphs, weights, details
+    described = describe.Description(keras.Model(model.input, joined), side, common="backbone")
+    anchors = {key: list(getattr(config, key)) for key in ("strides", "anchor_sizes", "ratios", "scales")}
+    return described, {
+        "classes": list(config.class_names),
+        "outputs": {"outputs": len(described.layers)},
+        "anchors": anchors,
+        "variances": list(retinanet.VARIANCES),
+    }
 
 
 def segmenter():
-    """Write the segmenter, whose backbone is the detector's, so that its weights are the same file."""
+    """Describe the segmenter, whose backbone is the detector's, so that its weights are the same file."""
     from cvlab import segmenter
 
     model = segmenter.restore("segmenter_toybox")
-    graphs, weights = segmenter_graphs(model, (model.input_size,) * 2, "backbone")
-    return graphs, weights, {"classes": list(model.class_names)}
+    described, outputs = segmenter_layers(model, (model.input_size,) * 2, "backbone")
+    return described, {"classes": list(model.class_names), "outputs": outputs}
 
 
-def segmenter_graphs(model, size, common=None):
-    """Write a network that scores pixels: graphs that give the class of each pixel, (1, H, W) int32, and the weights.
+def segmenter_layers(model, size, common=None):
+    """Describe a network that scores pixels, or larger cells, with the class of each pixel, (1, H, W), behind it."""
+    import describe
 
-    Its logits are those of `segment.fcn`, or of larger cells, and are then upsampled bilinearly.
-    """
-    import onnx_graph
-
-    return onnx_graph.plain(model, size, "labels", onnx_graph.classes_of_pixels, common)
+    described = describe.Description(model, size, common)
+    last = len(described.layers)
+    if tuple(described.graph.shapes[described.graph.output][1:3]) != tuple(size):
+        described.layers.append({"op": "bilinear", "size": list(size), "from": [last]})
+    described.layers.append({"op": "classes", "from": [len(described.layers)]})
+    return described, {"labels": len(described.layers)}
 
 
 def export(out_dir: str | Path, report: Callable = lambda line: None) -> dict:
@@ -179,7 +188,7 @@ def export(out_dir: str | Path, report: Callable = lambda line: None) -> dict:
             write(model, folder)
             report(f"{model.name}: written in {time.perf_counter() - start:.1f} s")
         entry = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-        for file in (*entry["weights"], *entry["graphs"].values()):
+        for file in entry["weights"]:
             put(folder / file["file"], out_dir / file["file"])
         entries.append(entry)
     listed = {"version": 1, "runtime": runtime(), "models": entries}
@@ -205,32 +214,26 @@ def write(model, folder):
     CACHE.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{model.name}.", dir=CACHE))
     try:
-        graphs, weights, details = model.build()
-        packed = [
-            {"location": each.location, "half": each.count("half"), "single": each.count("single")}
+        described, details = model.build()
+        files = [
+            {"half": each.count("half"), "single": each.count("single")}
             # What models have in common is one file for all of them.
-            | kept(part, f"{model.name if each is weights[0] else each.location}.weights", zipped(each.packed()))
-            for each in weights
+            | kept(part, f"{each.name or model.name}.weights", gzip.compress(each.packed(), 9, mtime=0))
+            for each in described.weights
         ]
-        written = {
-            name: kept(part, f"{model.name}.{name}.onnx", zipped(graph.SerializeToString(deterministic=True)))
-            for name, graph in graphs.items()
-        }
         entry = {"name": model.name, "title": model.title, "task": model.task, "size": list(model.size)}
-        entry |= {"bytes": sum(file["bytes"] for file in (*packed, *written.values()))}
-        entry |= details | {"weights": packed, "graphs": written}
+        entry |= {"bytes": sum(file["bytes"] for file in files)} | details
+        entry |= {"weights": files, "layers": described.layers}
         (part / "entry.json").write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
         for old in CACHE.glob(f"{model.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(part, folder)
-    except BaseException:
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may have been faster, with the same files
+            os.replace(part, folder)
+        if not (folder / "entry.json").exists():
+            raise OSError(f"{folder} could not be written")
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def zipped(content):
-    """Compress bytes, to the same ones whenever it is done: not every host compresses what it doesn't know."""
-    return gzip.compress(content, 9, mtime=0)
 
 
 def kept(folder, name, content):
@@ -252,20 +255,14 @@ def put(source, target):
 
 
 def runtime():
-    """List the runtime's files for models.json, by backend: [{file, bytes}, …] in the order of RUNTIME_FILES."""
-    listed = {}
-    for backend, names in RUNTIME_FILES.items():
-        targets = dict(zip(names, (target for _, target in runtime_files(backend)), strict=True))
-        sizes = [(RUNTIME / "dist" / name).stat().st_size for name in names]
-        listed[backend] = [{"file": targets[name], "bytes": size} for name, size in zip(names, sizes)]
-    return listed
+    """List the runtime's files for models.json: {"scripts": [{file, bytes}, …], "programs": the same by names}."""
+    files = [{"file": target, "bytes": source.stat().st_size} for source, target in runtime_files()]
+    programs = {name: file for (_, name), file in zip(PROGRAMS, files[len(SCRIPTS) :], strict=True)}
+    return {"scripts": files[: len(SCRIPTS)], "programs": programs}
 
 
-def runtime_files(backend: str | None = None) -> list[tuple[Path, str]]:
+def runtime_files() -> list[tuple[Path, str]]:
     """List the files that the worker loads the runtime from, beside worker.js.
-
-    Args:
-        backend: "wasm", or None for all.
 
     Returns:
         (source path, target name) of each; the target's name holds the runtime's version.
@@ -273,13 +270,15 @@ def runtime_files(backend: str | None = None) -> list[tuple[Path, str]]:
     Raises:
         FileNotFoundError: if `npm ci` has not installed the runtime.
     """
-    package = RUNTIME / "package.json"
-    if not package.exists():
-        raise FileNotFoundError(f"{package} is missing; `npm ci` (or `make book`) installs the playground's runtime")
-    version = json.loads(package.read_text(encoding="utf-8"))["version"]
-    names = [name for kind, names in RUNTIME_FILES.items() if backend in (None, kind) for name in names]
-    # Not every host knows .mjs as JavaScript.
-    return [(RUNTIME / "dist" / name, f"{version}-{name}".replace(".mjs", ".js")) for name in names]
+    files = []
+    for package, name in (*SCRIPTS, *PROGRAMS):
+        folder = RUNTIME / package
+        if not (folder / "package.json").exists():
+            raise FileNotFoundError(f"{folder} is missing; `npm ci` (or `make book`) installs the playground's runtime")
+        version = json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"]
+        stem, suffix = name.split(".", 1)
+        files.append((folder / "dist" / name, f"{stem}-{version}.{suffix}"))
+    return files
 
 
 def main():

@@ -2,8 +2,8 @@
 // and typed arrays, for the worker (as `maths`) and for tests in Node (as a module).
 "use strict";
 
-// Resize an image, by area where it shrinks and bilinearly where it grows, each axis for itself: on an axis that shrinks
-// as cv2.INTER_AREA does, on one that grows as cv2.INTER_LINEAR.
+// Resize an image, by area where it shrinks and bilinearly where it grows, each axis for itself: on an axis that
+// shrinks as cv2.INTER_AREA does, on one that grows as cv2.INTER_LINEAR.
 //   image: {width, height, data: RGBA bytes}; the alpha is ignored
 //   returns Float32Array (height · width · 3), whole numbers 0–255, red, green and blue of each pixel in turn
 function resize(image, width, height) {
@@ -94,8 +94,8 @@ function topClasses(logits, labels, count) {
     .map((index) => ({ index, label: labels[index], probability: probabilities[index] }));
 }
 
-// Lay out the anchors of a feature pyramid on a square image, as `cvlab.boxes.anchors` does: Float32Array (anchors · 4),
-// x_min, y_min, x_max and y_max in pixels of that image.
+// Lay out the anchors of a feature pyramid on a square image, as `cvlab.boxes.anchors` does: Float32Array
+// (anchors · 4), x_min, y_min, x_max and y_max in pixels of that image.
 function anchors(side, { strides, anchor_sizes: sizes, ratios, scales }) {
   const output = [];
   strides.forEach((stride, level) => {
@@ -133,7 +133,8 @@ function detections(outputs, places, numClasses, variances, { threshold, iou, mo
     const offsets = outputs.subarray(each.anchor * width + numClasses, (each.anchor + 1) * width);
     each.box = decode(offsets, places.subarray(4 * each.anchor, 4 * each.anchor + 4), variances);
   }
-  return suppress(likely, iou, most).map(({ box, index, logit }) => ({ box, index, score: 1 / (1 + Math.exp(-logit)) }));
+  const kept = suppress(likely, iou, most);
+  return kept.map(({ box, index, logit }) => ({ box, index, score: 1 / (1 + Math.exp(-logit)) }));
 }
 
 // Turn four offsets from an anchor into a box, as `cvlab.boxes.decode` does.
@@ -164,13 +165,15 @@ function overlap(a, b) {
   return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both);
 }
 
-// Sum feature maps, (channels · cells), with one weight a channel; the mean over the cells stands for the pooling. So a
-// class's weights of the dense layer give its class activation map; and as the logit's gradient with respect to each
+// Sum feature maps, (cells · channels), with one weight a channel; the mean over the cells stands for the pooling. So
+// a class's weights of the dense layer give its class activation map; and as the logit's gradient with respect to each
 // cell is just weight / cells, the same sum is Grad-CAM on these maps.
 function weightedSum(features, weights) {
-  const cells = features.length / weights.length, output = new Float32Array(cells);
-  for (let channel = 0; channel < weights.length; channel++) {
-    for (let cell = 0; cell < cells; cell++) output[cell] += (weights[channel] * features[channel * cells + cell]) / cells;
+  const channels = weights.length, cells = features.length / channels, output = new Float32Array(cells);
+  for (let cell = 0; cell < cells; cell++) {
+    let sum = 0;
+    for (let channel = 0; channel < channels; channel++) sum += weights[channel] * features[cell * channels + channel];
+    output[cell] = sum / cells;
   }
   return output;
 }
@@ -239,6 +242,13 @@ function normalGenerator(seed) {
   };
 }
 
+// The place of the largest number, of equal ones the first.
+function largest(values) {
+  let place = 0;
+  for (let i = 1; i < values.length; i++) if (values[i] > values[place]) place = i;
+  return place;
+}
+
 // The smallest and the largest number.
 function range(values) {
   let least = Infinity, most = -Infinity;
@@ -275,7 +285,7 @@ function halfTable() {
 }
 
 const maths = {
-  anchors, decode, detections, meanColour, meanFalls, normalGenerator, overlap, pixelSums, range, resize, resizeMap,
-  scaled, softmax, suppress, topClasses, unpackWeights, weightedSum, windowStarts,
+  anchors, decode, detections, largest, meanColour, meanFalls, normalGenerator, overlap, pixelSums, range, resize,
+  resizeMap, scaled, softmax, suppress, topClasses, unpackWeights, weightedSum, windowStarts,
 };
 if (typeof module !== "undefined") module.exports = maths;

@@ -1,17 +1,20 @@
-// The playground's engine: a classic worker that runs the book's networks on an image. It loads nothing but files of its
-// own folder, and none before it is asked for a model.
+// The playground's engine: a classic worker that runs the book's networks on an image. It loads nothing but files of
+// its own folder, and none before it is asked for a model.
 //
 // Messages to it are {id, do, …}. It answers in order, with {id, progress: {loaded, total, what}} any number of times,
-// and then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
+// then {id, done: {…}} or {id, error: "a sentence"}. README.md beside this file lists what can be asked.
 "use strict";
 
-importScripts(`maths.js${self.location.search}`); // with the version that the page has asked for
+const VERSION = self.location.search; // that the page has asked for
+importScripts(`maths.js${VERSION}`, `network.js${VERSION}`);
 
 const FOLDER = new URL(".", self.location.href);
-const BATCH = 7; // hidden images at a time; of SmoothGrad, half as many noisy ones
+const BATCH = 7; // hidden images at a time
+const NOISY = 4; // noisy ones, whose feature maps all have to be kept
 let listed = null; // models.json
-let runtime = null; // {ort, backend}
-const loaded = new Map(); // by name: {entry, weights, sessions}
+let started = false; // whether the runtime is there, as `tf`
+const imported = new Set(); // its scripts that are
+const loaded = new Map(); // by name: {entry, network}
 const arrays = new Map(); // weights by the name of their file, which several models may share
 let lastDetection = null; // what `redetect` filters again
 
@@ -51,24 +54,20 @@ async function load({ models }, report) {
   if (!Array.isArray(models) || !models.length) throw new Error("Loading needs a list of models.");
   const entries = await Promise.all([...new Set(models)].map(entryOf));
   const missing = entries.filter((entry) => !loaded.has(entry.name));
-  const weights = new Map(missing.flatMap((entry) => entry.weights).map((file) => [file.file, file]));
-  const absent = [...weights.values()].filter(({ file }) => !arrays.has(file));
-  const graphs = missing.map((entry) => entry.graphs.forward);
-  const tally = counter([...(runtime ? [] : listed.runtime.wasm), ...absent, ...graphs], report);
-  const title = (file) =>
-    missing.find(({ weights, graphs }) => [...weights, graphs.forward].some((each) => each.file === file.file)).title;
-  const [, unpacked, forward] = await Promise.all([
-    start(tally),
-    Promise.all(absent.map(async (file) => [file.file, await unpack(file, await fetched(file, tally, title(file)))])),
-    Promise.all(graphs.map((file) => fetched(file, tally, title(file)))),
+  const weights = new Map(missing.flatMap((entry) => entry.weights.map((file) => [file.file, { file, entry }])));
+  const absent = [...weights.values()].filter(({ file }) => !arrays.has(file.file));
+  const program = programFor(), ofRuntime = started ? [] : [...listed.runtime.scripts, program];
+  const tally = counter([...ofRuntime, ...absent.map(({ file }) => file)], report);
+  const [, ...unpacked] = await Promise.all([
+    start(program, tally),
+    ...absent.map(async ({ file, entry }) => [file.file, await unpack(file, await fetched(file, tally, entry.title))]),
   ]);
   for (const [name, array] of unpacked) arrays.set(name, array);
-  for (const [i, entry] of missing.entries()) {
-    const network = { entry, weights: entry.weights.map(({ file }) => arrays.get(file)), sessions: {} };
-    network.sessions.forward = await session(forward[i], network);
-    loaded.set(entry.name, network);
+  for (const entry of missing) {
+    const network = new Network(tf, entry, entry.weights.map(({ file }) => arrays.get(file)));
+    loaded.set(entry.name, { entry, network });
   }
-  return { backend: runtime.backend, bytes: tally.loaded };
+  return { backend: tf.getBackend(), bytes: tally.loaded };
 }
 
 // Find a model in models.json.
@@ -112,38 +111,37 @@ async function fetched({ file }, tally, what) {
   return new Blob(chunks);
 }
 
-async function unzipped(blob) {
-  const stream = blob.stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+async function unpack({ half, single }, packed) {
+  const stream = packed.stream().pipeThrough(new DecompressionStream("gzip"));
+  return maths.unpackWeights(new Uint8Array(await new Response(stream).arrayBuffer()), half, single);
+}
+
+// Choose the program of the runtime: with SIMD where the browser has it. (These 29 bytes are a module that uses it.)
+function programFor() {
+  const simd = [0, 97, 115, 109, 1, 0, 0, 0, 1, 4, 1, 96, 0, 0, 3, 2, 1, 0, 10, 9, 1, 7, 0, 65, 0, 253, 15, 26, 11];
+  const name = WebAssembly.validate(Uint8Array.from(simd)) ? "-simd" : "";
+  return listed.runtime.programs[`tfjs-backend-wasm${name}.wasm`];
 }
 
 // Start the runtime, once.
-async function start(tally) {
-  if (runtime) return;
-  const [script, program] = listed.runtime.wasm;
-  const [{ default: ort }, binary] = await Promise.all([
-    import(new URL(script.file, FOLDER)).then((module) => {
-      tally.add(script.bytes, "runtime");
-      return module;
-    }),
-    fetched(program, tally, "runtime"),
-  ]);
-  ort.env.logLevel = "error";
-  ort.env.wasm.numThreads = 1; // more need headers that a static host does not send
-  ort.env.wasm.wasmBinary = await binary.arrayBuffer();
-  runtime = { ort, backend: "wasm" };
-}
-
-async function unpack({ half, single }, packed) {
-  return maths.unpackWeights(await unzipped(packed), half, single);
-}
-
-async function session(graph, { entry, weights }) {
-  return runtime.ort.InferenceSession.create(await unzipped(graph), {
-    executionProviders: [runtime.backend],
-    graphOptimizationLevel: "all",
-    externalData: entry.weights.map(({ location }, i) => ({ path: location, data: new Uint8Array(weights[i].buffer) })),
-  });
+async function start(program, tally) {
+  if (started) return;
+  for (const script of listed.runtime.scripts) {
+    try {
+      if (!imported.has(script.file)) importScripts(new URL(script.file, FOLDER));
+    } catch {
+      throw new Error(`${script.file} could not be loaded; is the network there?`);
+    }
+    imported.add(script.file);
+    tally.add(script.bytes, "runtime");
+  }
+  tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false); // threads need headers that a static host does not send
+  const names = ["tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm", "tfjs-backend-wasm-threaded-simd.wasm"];
+  const address = new URL(program.file, FOLDER).href; // each name has to be there; the one that fits is asked for
+  tf.wasm.setWasmPaths(Object.fromEntries(names.map((name) => [name, address])));
+  if (!(await tf.setBackend("wasm"))) throw new Error("This browser could not start the runtime.");
+  tally.add(program.bytes, "runtime");
+  started = true;
 }
 
 // Give a model that does a task, loading it if that has not been done.
@@ -154,20 +152,10 @@ async function modelFor(name, task, report) {
   return loaded.get(name);
 }
 
-// Run a session: feeds and outputs are {name: {data, dims}}.
-async function run(session, feeds) {
-  const { Tensor } = runtime.ort;
-  const inputs = Object.entries(feeds).map(([name, { data, dims }]) => [name, new Tensor("float32", data, dims)]);
-  const outputs = await session.run(Object.fromEntries(inputs));
-  const values = Object.entries(outputs).map(([name, { data, dims }]) => [name, { data, dims }]);
-  for (const tensor of [...Object.values(outputs), ...inputs.map(([, tensor]) => tensor)]) tensor.dispose();
-  return Object.fromEntries(values);
-}
-
 // ------------------------------------------------------------------------------------------- the four views
 
 // Bring an image to a network's size: {data: (height · width · 3) float32 0–255, dims}.
-function inputFor({ entry }, image) {
+function inputFor(entry, image) {
   const { width, height, data } = image ?? {};
   if (!(width >= 1 && height >= 1 && data?.length === 4 * width * height)) {
     throw new Error("The image is empty or broken: it has not as many pixels as its width and height say.");
@@ -177,15 +165,15 @@ function inputFor({ entry }, image) {
 }
 
 async function classify({ image, model = "lite0", top = 5 }, report) {
-  const network = await modelFor(model, "classify", report);
-  const { logits } = await run(network.sessions.forward, { pixels: inputFor(network, image) });
-  return { classes: maths.topClasses(logits.data, network.entry.classes, top) };
+  const { entry, network } = await modelFor(model, "classify", report);
+  const { logits } = await network.run(inputFor(entry, image));
+  return { classes: maths.topClasses(logits.data, entry.classes, top) };
 }
 
 async function detect({ image, threshold, iou, model = "detector" }, report) {
-  const network = await modelFor(model, "detect", report);
-  const { outputs } = await run(network.sessions.forward, { pixels: inputFor(network, image) });
-  lastDetection = { entry: network.entry, outputs: outputs.data, width: image.width, height: image.height };
+  const { entry, network } = await modelFor(model, "detect", report);
+  const { outputs } = await network.run(inputFor(entry, image));
+  lastDetection = { entry, outputs: outputs.data, width: image.width, height: image.height };
   return redetect({ threshold, iou });
 }
 
@@ -208,8 +196,8 @@ async function redetect({ threshold = 0.3, iou = 0.5 }) {
 }
 
 async function segment({ image, model = "segmenter" }, report) {
-  const network = await modelFor(model, "segment", report), { classes } = network.entry;
-  const { labels } = await run(network.sessions.forward, { pixels: inputFor(network, image) });
+  const { entry, network } = await modelFor(model, "segment", report), { classes } = entry;
+  const { labels } = await network.run(inputFor(entry, image));
   const [height, width] = labels.dims.slice(-2), counts = new Array(classes.length).fill(0);
   for (const label of labels.data) counts[label] += 1;
   const shares = counts
@@ -228,74 +216,64 @@ async function explain(message, report) {
   if (!Object.hasOwn(METHODS, method)) {
     throw new Error(`There is no method “${method}”; there are ${Object.keys(METHODS).join(", ")}.`);
   }
-  const network = await modelFor(model, "classify", report), labels = network.entry.classes;
+  const asked = await modelFor(model, "classify", report), labels = asked.entry.classes;
   if (target != null && !(Number.isInteger(target) && target >= 0 && target < labels.length)) {
     throw new Error(`The class ${target} is none of the model's ${labels.length}.`);
   }
-  const pixels = inputFor(network, image), [, height, width] = pixels.dims;
-  const forward = await run(network.sessions.forward, { pixels });
-  const classes = maths.topClasses(forward.logits.data, labels, 5), index = target ?? classes[0].index;
-  const map = await METHODS[method](network, pixels, forward, index, message, report);
+  const pixels = inputFor(asked.entry, image), [, height, width] = pixels.dims;
+  const { map, logits } = await METHODS[method](asked, pixels, target ?? null, message, report);
+  const classes = maths.topClasses(logits.slice(0, labels.length), labels, 5), index = target ?? classes[0].index;
   return { width, height, map: maths.scaled(map), signed: false, classes, target: index, label: labels[index] };
 }
 
+// Each method is a function of (what modelFor gives, the input, the class or null for the most probable one, the
+// message, report) that gives the map, of either sign, and the logits of the image.
+
 // CAM; and Grad-CAM, which is the same on the maps that the pooling reads (see `maths.weightedSum`).
-function activationMap({ entry, weights }, pixels, { features }, target) {
-  const { offset, channels, classes } = entry.kernel, [, height, width] = pixels.dims;
-  const kernel = weights[0].subarray(offset, offset + channels * classes);
-  const ofClass = Float32Array.from({ length: channels }, (_, channel) => kernel[channel * classes + target]);
-  const [, , rows, columns] = features.dims;
-  return maths.resizeMap(maths.weightedSum(features.data, ofClass), columns, rows, width, height);
+async function activationMap({ entry, network }, pixels, target) {
+  const { features, logits } = await network.run(pixels);
+  const [array, offset, [channels, classes]] = entry.kernel, [, height, width] = pixels.dims;
+  const kernel = network.arrays[array].subarray(offset, offset + channels * classes);
+  const index = target ?? maths.largest(logits.data);
+  const ofClass = Float32Array.from({ length: channels }, (_, channel) => kernel[channel * classes + index]);
+  const [, rows, columns] = features.dims, map = maths.weightedSum(features.data, ofClass);
+  return { map: maths.resizeMap(map, columns, rows, width, height), logits: logits.data };
 }
 
-// The gradient of a class's logit with respect to images, (N · height · width · 3), summed over the N.
-async function gradient(network, { data, dims }, target) {
-  const { entry, sessions } = network, [count, height, width] = dims;
-  if (!sessions.gradient) {
-    const silent = counter([], () => {});
-    sessions.gradient = await session(await fetched(entry.graphs.gradient, silent, entry.title), network);
-  }
-  const onehot = new Float32Array(count * entry.classes.length);
-  for (let i = 0; i < count; i++) onehot[i * entry.classes.length + target] = 1;
-  const feeds = { pixels: { data, dims }, onehot: { data: onehot, dims: [count, entry.classes.length] } };
-  const slope = (await run(sessions.gradient, feeds)).gradient.data, size = height * width * 3;
-  if (count === 1) return slope;
-  const sum = new Float32Array(size);
-  for (let i = 0; i < slope.length; i++) sum[i % size] += slope[i];
-  return sum;
-}
-
-async function saliency(network, pixels, forward, target) {
-  return maths.pixelSums(await gradient(network, pixels, target));
+async function saliency({ network }, pixels, target) {
+  const { gradient, logits } = await network.gradient(pixels, target);
+  return { map: maths.pixelSums(gradient), logits };
 }
 
 // The mean gradient of noisy copies, as `cvlab.explain.smooth_grad` computes it, with noise of this generator.
-async function smoothGrad(network, { data, dims }, forward, target, { samples = 16, noise = 0.15, seed = 0 }, report) {
+async function smoothGrad({ network }, { data, dims }, target, { samples = 16, noise = 0.15, seed = 0 }, report) {
   if (!(Number.isInteger(samples) && samples >= 1 && noise >= 0)) {
     throw new Error("SmoothGrad needs at least one noisy copy, and noise that is not negative.");
   }
   const normal = maths.normalGenerator(seed), [least, most] = maths.range(data), spread = noise * (most - least);
+  const logits = (await network.run({ data, dims })).logits.data, index = target ?? maths.largest(logits);
   const sum = new Float32Array(data.length);
   for (let done = 0; done < samples; ) {
-    const count = Math.min(BATCH >> 1, samples - done), noisy = new Float32Array(count * data.length);
+    const count = Math.min(NOISY, samples - done), noisy = new Float32Array(count * data.length);
     for (let i = 0; i < noisy.length; i++) noisy[i] = data[i % data.length] + spread * normal();
-    const part = await gradient(network, { data: noisy, dims: [count, ...dims.slice(1)] }, target);
-    for (let i = 0; i < sum.length; i++) sum[i] += part[i] / samples;
+    const { gradient } = await network.gradient({ data: noisy, dims: [count, ...dims.slice(1)] }, index);
+    for (let i = 0; i < gradient.length; i++) sum[i % sum.length] += gradient[i] / samples;
     done += count;
     report({ loaded: done, total: samples, what: "noisy copies" });
   }
-  return maths.pixelSums(sum);
+  return { map: maths.pixelSums(sum), logits };
 }
 
 // By how much the logit falls where a window hides the image behind its mean colour, as `cvlab.explain.occlusion`.
-async function occlusion(network, { data, dims }, { logits }, target, message, report) {
+async function occlusion({ entry, network }, { data, dims }, target, message, report) {
   const [, height, width] = dims, { window = width / 4, stride = width / 8 } = message;
   if (!(Number.isInteger(window) && Number.isInteger(stride) && stride >= 1 && stride <= window && window <= width)) {
     throw new Error(`Occlusion needs a window of at most ${width} pixels, and a stride from 1 to the window's side.`);
   }
   const [tops, lefts] = [height, width].map((length) => maths.windowStarts(length, window, stride));
   const colour = maths.meanColour(data), places = tops.flatMap((top) => lefts.map((left) => [top, left]));
-  const falls = [], classes = network.entry.classes.length;
+  const logits = (await network.run({ data, dims })).logits.data, index = target ?? maths.largest(logits);
+  const falls = [], classes = entry.classes.length;
   for (let first = 0; first < places.length; first += BATCH) {
     const part = places.slice(first, first + BATCH), hidden = new Float32Array(part.length * data.length);
     part.forEach(([top, left], i) => {
@@ -304,10 +282,9 @@ async function occlusion(network, { data, dims }, { logits }, target, message, r
         for (let x = left; x < left + window; x++) hidden.set(colour, i * data.length + (y * width + x) * 3);
       }
     });
-    const pixels = { data: hidden, dims: [part.length, height, width, 3] };
-    const scores = (await run(network.sessions.forward, { pixels })).logits.data;
-    part.forEach((_, i) => falls.push(logits.data[target] - scores[i * classes + target]));
+    const scores = (await network.run({ data: hidden, dims: [part.length, height, width, 3] })).logits.data;
+    part.forEach((_, i) => falls.push(logits[index] - scores[i * classes + index]));
     report({ loaded: falls.length, total: places.length, what: "hidden places" });
   }
-  return maths.meanFalls(falls, tops, lefts, window, width, height);
+  return { map: maths.meanFalls(falls, tops, lefts, window, width, height), logits };
 }

