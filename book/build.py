@@ -8,7 +8,6 @@ Pages are rendered again when the stage or the configuration has changed.
 
 import argparse
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
@@ -277,14 +276,14 @@ def render():
 
     All pages are made anew and take the place of the old ones at the end, so that nothing stale is left among them.
     """
-    digest = hashlib.sha256(clone() + bytes([importlib.util.find_spec("onnx") is not None]))  # for the playground
+    digest = hashlib.sha256(clone())
     sources = [p for p in sorted(STAGE.rglob("*")) if p.is_file()]
     drawn = (
         "cvlab/**/*.py",
         "book/*.py",
         "book/*.js",
         "book/playground/*.*",
-        "node_modules/onnxruntime-web/package.json",
+        "node_modules/@tensorflow/*/package.json",
         "experiments/results/landing.json",
     )  # for the figures drawn anew
     code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]
