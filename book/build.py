@@ -315,6 +315,7 @@ def render():
         "book/*.py",
         "book/*.js",
         "book/playground/*.*",
+        "node_modules/@tensorflow/*/package.json",
         "experiments/results/*.json",
     )  # for what is drawn anew
     code = [path for pattern in drawn for path in sorted(ROOT.glob(pattern))]

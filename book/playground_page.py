@@ -198,8 +198,7 @@ def copy_models(folder):
     try:
         export = importlib.import_module("export")
         listed = export.export(folder)
-        runtime = [(Path(source), name) for source, name in export.runtime_files()]
-        for source, name in runtime:
+        for source, name in export.runtime_files():
             shutil.copyfile(source, folder / name)
     except (ImportError, OSError) as error:
         logger.info("the playground has no networks: %s", error)
@@ -207,7 +206,9 @@ def copy_models(folder):
     finally:
         sys.path.remove(str(SOURCES))
     sizes = {model["name"]: model["bytes"] for model in listed["models"]}
-    return {"models": sizes, "runtime": sum(source.stat().st_size for source, _ in runtime)}, ""
+    scripts, programs = listed["runtime"]["scripts"], listed["runtime"]["programs"].values()
+    runtime = sum(file["bytes"] for file in scripts) + max(file["bytes"] for file in programs)  # it needs one of them
+    return {"models": sizes, "runtime": runtime}, ""
 
 
 def copy_scripts(folder):
