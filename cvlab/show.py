@@ -269,8 +269,8 @@ def draw_boxes(
             inside = top + 6 * thin, bottom - size - 6 * thin
             # The second name's labels stand below its boxes.
             rows = (below, *inside[::-1], above) if colour == colours[1] else (above, *inside, below)
-            corners = [(x, min(max(2, y), canvas.height - size - 4)) for y in rows]
-            notes.append((_free(corners, [draw.textbbox(*note, font) for note in notes], label, font, draw), label))
+            places = [(x, min(max(2, y), canvas.height - size - 4)) for y in rows]
+            notes.append((_free(places, [draw.textbbox(*note, font) for note in notes], label, font, draw), label))
     for corner, label in notes:  # above all boxes
         draw.rectangle(draw.textbbox(corner, label, font), fill="#ffffff", outline="#ffffff", width=3)
         draw.text(corner, label, fill="#1a1a1a", font=font)
