@@ -48,7 +48,7 @@ def write_book(root, one=ONE, remote=None):
         shutil.copy(ROOT / "book" / f"{name}.py", root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
     config = re.sub(
-        r".*(offline_pages|formulas|sharing|styles|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config
+        r".*(offline_pages|formulas|sharing|styles|api_page|results_page|playground_page|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config
     )
     config = config.replace("      - sphinxcontrib.bibtex\n", "").replace(
         "    bibtex_reference_style: author_year\n", ""

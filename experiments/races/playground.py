@@ -258,7 +258,7 @@ def as_onnx(described, output):
             node("Add", [scaled, weight(layer["bias"], (1, 3, 1, 1))], name)
         elif layer["op"] == "conv":
             kernel = weight(layer["kernel"], order=(2, 3, 0, 1) if layer["depthwise"] else (3, 2, 0, 1))
-            kernel = node("Mul", [kernel, weight(layer["scale"], (-1, 1, 1, 1))], f"{name}_kernel")
+            kernel = node("Mul", [kernel, weight(layer["scale"], (-1, 1, 1, 1))], f"{name}_scaled")
             groups = layer["kernel"][2][2] if layer["depthwise"] else 1
             settings = {"strides": [layer["stride"]] * 2, "auto_pad": "SAME_UPPER", "group": groups}
             last = name if not layer["top"] else f"{name}_conv"
