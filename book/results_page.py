@@ -422,7 +422,7 @@ def at_inference(result):
     yield Sentence(
         "The embedded detector, asked more than once about each image: in mirror image, and at several sizes, with one "
         f"non-maximum suppression over all answers. {passes} passes instead of one raise AP50 on the test scenes from "
-        f"{plain['AP50']:.3f} to {best['AP50']:.3f}. Sizes were chosen on the validation scenes; there is one detector.",
+        f"{plain['AP50']:.3f} to {best['AP50']:.3f}. Sizes were chosen on the validation scenes; one detector.",
         best["AP50"] > plain["AP50"],
         passes > 1,
     )

@@ -47,9 +47,8 @@ def write_book(root, one=ONE, remote=None):
         (root / "book").mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "book" / f"{name}.py", root / "book")
     config = (ROOT / "_config.yml").read_text(encoding="utf-8")
-    config = re.sub(
-        r".*(offline_pages|formulas|sharing|styles|api_page|results_page|playground_page|favicon|logo).*\n|bibtex_bibfiles.*\n|html:\n", "", config
-    )
+    elsewhere = "offline_pages|formulas|sharing|styles|api_page|results_page|playground_page|favicon|logo"
+    config = re.sub(rf".*({elsewhere}).*\n|bibtex_bibfiles.*\n|html:\n", "", config)
     config = config.replace("      - sphinxcontrib.bibtex\n", "").replace(
         "    bibtex_reference_style: author_year\n", ""
     )
