@@ -15,6 +15,7 @@ import json
 import re
 import shutil
 import string
+import subprocess
 import sys
 from html import escape
 from pathlib import Path
@@ -194,17 +195,23 @@ def copy_models(folder):
     Returns:
         ({"models": {name: bytes to load}, "runtime": bytes}, ""), or (None, why there are none).
     """
+    # In a process of its own: TensorFlow talks while it loads, and is not needed here.
+    done = subprocess.run([sys.executable, SOURCES / "export.py", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        logger.info("the playground has no networks: %s", reason)
+        return None, reason
+    listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     sys.path.insert(0, str(SOURCES))
     try:
-        export = importlib.import_module("export")
-        listed = export.export(folder)
-        for source, name in export.runtime_files():
-            shutil.copyfile(source, folder / name)
-    except (ImportError, OSError) as error:
+        runtime = [(Path(source), name) for source, name in importlib.import_module("export").runtime_files()]
+    except FileNotFoundError as error:
         logger.info("the playground has no networks: %s", error)
         return None, str(error)
     finally:
         sys.path.remove(str(SOURCES))
+    for source, name in runtime:
+        shutil.copyfile(source, folder / name)
     sizes = {model["name"]: model["bytes"] for model in listed["models"]}
     scripts, programs = listed["runtime"]["scripts"], listed["runtime"]["programs"].values()
     runtime = sum(file["bytes"] for file in scripts) + max(file["bytes"] for file in programs)  # it needs one of them

@@ -489,7 +489,7 @@ def lessons_with_a_link(pages):
 
 
 def test_each_lesson_with_a_method_opens_the_playground_in_place(pages):
-    assert {page.stem for page in lessons_with_a_link(pages)} >= {"retinanet", "fcn", "cam", "saliency", "grad_cam"}
+    assert {page.stem for page in lessons_with_a_link(pages)} >= {"retinanet", "cam", "saliency", "grad_cam"}
     ids = {example[0] for example in playground_page.EXAMPLES}
     for page in lessons_with_a_link(pages):
         for frame in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select(".cv-try iframe"):
