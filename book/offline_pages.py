@@ -103,7 +103,8 @@ def lighten(pages):
     for page in pages.glob("**/*.html"):
         text = page.read_text(encoding="utf-8")
         text = PLAIN.sub(r"\1", MATHS.sub("", text))
-        text = STYLES.sub(lambda found: FONT_FIRST.format(found[1]) + found[0], text, count=1)
+        if found := STYLES.search(text):  # before any style sheet, which a script would wait for
+            text = text.replace("<head>\n", f"<head>\n{FONT_FIRST.format(found[1])}", 1)
         if page.name == "search.html":  # whose scripts need each other as they load
             text = OPTIONS.sub(rf"\g<0>{TITLES_ALONE}", text)
         else:
