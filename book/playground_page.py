@@ -198,16 +198,13 @@ def copy_models(folder):
     # In a process of its own: TensorFlow talks while it loads, and is not needed here.
     done = subprocess.run([sys.executable, SOURCES / "export.py", folder], capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
-        logger.info("the playground has no networks: %s", reason)
-        return None, reason
+        told = done.stderr.strip().splitlines() or [f"export.py ended with status {done.returncode}"]
+        logger.info("the playground has no networks: %s", told[-1])
+        return None, told[-1]
     listed = json.loads((folder / "models.json").read_text(encoding="utf-8"))
     sys.path.insert(0, str(SOURCES))
     try:
-        runtime = [(Path(source), name) for source, name in importlib.import_module("export").runtime_files()]
-    except FileNotFoundError as error:
-        logger.info("the playground has no networks: %s", error)
-        return None, str(error)
+        runtime = importlib.import_module("export").runtime_files()
     finally:
         sys.path.remove(str(SOURCES))
     for source, name in runtime:
